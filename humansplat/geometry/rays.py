@@ -1,0 +1,45 @@
+"""Rays through pixel centres, and their Pluecker coordinates."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from humansplat.structures import Cameras
+
+
+def pixel_centers(width: int, height: int, device: torch.device | str = "cpu") -> Float[Tensor, "h w 2"]:
+    """Image coordinates ``(x, y)`` of the pixel centres, in pixels: the first is ``(0.5, 0.5)``."""
+    ys = torch.arange(height, device=device, dtype=torch.float32) + 0.5
+    xs = torch.arange(width, device=device, dtype=torch.float32) + 0.5
+    return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)
+
+
+def camera_rays(
+    cameras: Cameras, stride: int = 1
+) -> tuple[Float[Tensor, "*batch h w 3"], Float[Tensor, "*batch h w 3"]]:
+    """Rays through the centres of square cells of the image.
+
+    Args:
+        cameras: Any batch axes.
+        stride: Side of a cell in pixels; 1 gives a ray a pixel. It must divide width and height.
+
+    Returns:
+        Origins (the camera centres, metres) and unit directions, world frame.
+
+    Raises:
+        ValueError: If ``stride`` does not divide the image size.
+    """
+    if cameras.width % stride or cameras.height % stride:
+        raise ValueError(f"stride {stride} does not divide the image size {cameras.width} x {cameras.height}")
+    width, height = cameras.width // stride, cameras.height // stride
+    cells = pixel_centers(width, height, cameras.Ks.device).to(cameras.Ks.dtype) * stride
+    pixels = torch.cat([cells, torch.ones_like(cells[..., :1])], dim=-1).flatten(0, 1)  # [h*w, 3]
+    cam = pixels @ torch.linalg.inv(cameras.Ks).mT  # [*batch, h*w, 3]
+    directions = F.normalize(cam @ cameras.viewmats[..., :3, :3], dim=-1).unflatten(-2, (height, width))
+    return cameras.centers[..., None, None, :].expand_as(directions), directions
+
+
+def plucker(origins: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 6"]:
+    """Pluecker coordinates ``(o x d, d)`` of rays; the same for every origin on the ray."""
+    return torch.cat([torch.linalg.cross(origins, directions), directions], dim=-1)

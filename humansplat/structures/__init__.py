@@ -1,0 +1,9 @@
+"""Records that the stages of the library pass to each other."""
+
+from humansplat.structures.base import TensorStruct
+from humansplat.structures.body import PosedBody
+from humansplat.structures.cameras import Cameras
+from humansplat.structures.gaussians import Gaussians, concatenate
+from humansplat.structures.mesh import Mesh
+
+__all__ = ["Cameras", "Gaussians", "Mesh", "PosedBody", "TensorStruct", "concatenate"]

@@ -1,0 +1,25 @@
+"""A parametric body in a pose, as every stage after the body fit sees it."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from humansplat.structures.base import TensorStruct
+
+
+class PosedBody(TensorStruct):
+    """Surface and joints of one posed body, of whatever body model."""
+
+    vertices: Float[Tensor, "*batch v 3"]
+    """World frame, metres."""
+    joints: Float[Tensor, "*batch j 3"]
+    """World frame, metres; order of the model's skeleton."""
+    canonical: Float[Tensor, "v 3"]
+    """The model's mean adult in its rest pose, metres: a name for every point of the skin, the same for every person."""
+    faces: Int[Tensor, "f 3"]
+    """Vertex indices, counter-clockwise seen from outside."""
+    parts: Int[Tensor, " v"]
+    """Part label of each vertex (``humansplat.body.parts``)."""
+    model: str = "anny"
+    """Name of the body model."""
+    parameters: dict[str, Tensor] | None = None
+    """The model's own parameters, by its own names; ``None`` when only the surface is known."""
