@@ -1,0 +1,261 @@
+"""Typed run configuration: the dataclasses are the schema, YAML files only override it.
+
+Nothing here imports torch, so that a misspelt file is refused in a blink.
+"""
+
+import types
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import yaml
+
+from humansplat.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of a person, the same in every picture of that person."""
+
+    mirror: float = 0.5
+    """Probability that left and right are swapped, in pictures, cameras and body alike."""
+    gain: float = 0.15
+    """Each colour channel is multiplied by ``exp(u)``, ``u`` uniform in ``[-gain, gain]``."""
+    permute: float = 0.0
+    """Probability that the colour channels are shuffled."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("mirror", self.mirror), ("permute", self.permute)):
+            if not 0 <= value <= 1:
+                raise UserError(f"augment.{name} ({value}) is a probability: give a number from 0 to 1")
+        if not 0 <= self.gain < 1:
+            raise UserError(f"augment.gain ({self.gain}) must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the people are and how many of them fit into memory."""
+
+    train: Path = Path("data/train")
+    """Folder of people as ``humansplat synthesize`` and ``humansplat prepare`` write it."""
+    validation: Path | None = None
+    """Folder of held-out people; without it nothing is validated and no best weights are kept."""
+    capacity: int = 1_000
+    """People kept in memory per process; when more come, the oldest are replaced."""
+    validation_people: int = 48
+    """The first so many people of the validation folder are used."""
+    min_people: int = 1
+    """Training starts once the folder has so many people for each process."""
+    watch: bool = False
+    """Keep adding people that are written to the folder while training runs."""
+    image_size: int | None = 256
+    """Side of the square pictures in pixels; files of another size are resampled. ``None``: as they are."""
+    num_workers: int = 4
+    """Threads per process that decode pictures."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("capacity", "validation_people", "min_people", "num_workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name} ({getattr(self, name)}) must be at least 1")
+        if self.min_people > self.capacity:
+            raise UserError(f"data.min_people ({self.min_people}) exceeds data.capacity ({self.capacity}): raise one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with a linear warm-up and a cosine to nearly nothing, and an average of the weights."""
+
+    lr: float = 4e-4
+    """Peak learning rate, after the warm-up."""
+    final_lr_fraction: float = 0.01
+    """The cosine ends at this fraction of ``lr``."""
+    warmup_steps: int = 150
+    betas: tuple[float, ...] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    """For matrices and kernels only; norms, biases and other vectors are not decayed."""
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    """Of the averaged weights that are validated and shipped; smaller at first, see ``training.ema``."""
+    max_bad_steps: int = 20
+    """Steps with a non-finite gradient are skipped; so many in a row end the run."""
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"optim.betas ({list(self.betas)}) must be two numbers from 0 to below 1")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"optim.ema_decay ({self.ema_decay}) must be from 0 to below 1")
+        if self.lr <= 0 or self.max_grad_norm <= 0:
+            raise UserError(f"optim.lr ({self.lr}) and optim.max_grad_norm ({self.max_grad_norm}) must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is kept so that a run can go on; see ``humansplat.training.checkpoint``."""
+
+    every_minutes: float = 10.0
+    keep: int = 2
+    """Older checkpoints are deleted."""
+    weights: Literal["float32", "float16"] = "float32"
+    moments: Literal["float32", "bfloat16", "none"] = "float32"
+    """With anything but float32 in both a resumed run differs a little from an unbroken one."""
+    max_part_mib: float | None = None
+    """Split a checkpoint into files of at most this size."""
+
+    def __post_init__(self) -> None:
+        if self.keep < 1 or self.every_minutes <= 0:
+            raise UserError(f"checkpoint.keep ({self.keep}) and every_minutes ({self.every_minutes}) must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Options of the autoencoder task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionConfig:
+    """Options of the reconstruction task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. ``configs/<task>_<size>.yaml`` holds only what differs from here."""
+
+    task: Literal["autoencoder", "reconstruction"]
+    output_dir: Path = Path("runs/debug")
+    num_steps: int = 100_000
+    max_minutes: float | None = None
+    """Ends the run, and its learning-rate schedule, after this time if the steps are not done by then."""
+    batch_size: int = 16
+    """Per process; the global batch is this times processes times ``accumulate``."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one step."""
+    mixed_precision: Literal["no", "bf16"] = "bf16"
+    compile: bool = False
+    """Compile the module; the first step then takes a minute or two."""
+    seed: int = 0
+    init_from: Path | None = None
+    """Checkpoint whose averaged weights a fresh run starts from."""
+    log_every: int = 20
+    """Steps between readings of the losses, the clock and the stop signals."""
+    validate_every: int = 1_000
+    """Steps between validations."""
+    best_metric: str = "psnr"
+    """Validation figure, larger is better, that decides which averaged weights are kept as ``best``."""
+    num_pictures: int = 4
+    """People on the sample sheet that every validation logs."""
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "accumulate", "log_every", "validate_every", "num_pictures"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} ({getattr(self, name)}) must be at least 1")
+        if self.num_steps <= self.optim.warmup_steps:
+            raise UserError(
+                f"num_steps ({self.num_steps}) must exceed optim.warmup_steps ({self.optim.warmup_steps}): lower it"
+            )
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise UserError(f"max_minutes ({self.max_minutes}) must be positive; leave it out for no limit")
+
+
+def load_config(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Read a YAML file into ``schema``, a frozen dataclass of dataclasses.
+
+    Args:
+        schema: The dataclass; its annotations are what the values are checked against.
+        path: The file.
+        overrides: Changes after the file, each ``dotted.name=value`` with the value in YAML.
+
+    Raises:
+        UserError: If the file is no mapping, a key is not in the schema or a value is not of its type.
+        FileNotFoundError: If there is no such file.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    values = {} if values is None else values
+    for override in overrides:
+        _override(values, override)
+    return cast(T, _build(schema, values, where=str(path), prefix=""))
+
+
+def save_config(config: object, path: Path) -> None:
+    """Write the *resolved* configuration, defaults included; :func:`load_config` reads it back."""
+    text = yaml.safe_dump(_plain(asdict(cast(Any, config))), sort_keys=False)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _override(values: Any, override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise UserError(f"--set {override!r} is not of the form name=value, for example optim.lr=1.0e-4")
+    *path, last = name.split(".")
+    for key in path:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override!r}: {key!r} is a single value, not a section")
+    values[last] = yaml.safe_load(text)
+
+
+def _build(schema: type, values: object, where: str, prefix: str) -> object:
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a mapping of names to values")
+    hints = get_type_hints(schema)
+    unknown = sorted(str(key) for key in values.keys() - hints.keys())
+    if unknown:
+        raise UserError(f"{where}: {schema.__name__} has no {unknown}; it has {sorted(hints)}")
+    missing = [f.name for f in fields(schema) if f.name not in values and _is_required(f)]
+    if missing:
+        raise UserError(f"{where}: {schema.__name__} needs a value for {missing}")
+    return schema(**{key: _convert(value, hints[key], where, f"{prefix}{key}") for key, value in values.items()})
+
+
+def _is_required(f: Any) -> bool:
+    from dataclasses import MISSING
+
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+def _convert(value: object, hint: Any, where: str, name: str) -> object:
+    """Return ``value`` as ``hint`` wants it; only text -> Path, whole -> float and list -> tuple are converted."""
+    if is_dataclass(hint):
+        return _build(cast(type, hint), value, where, f"{name}.")
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (hint,) = [argument for argument in arguments if argument is not type(None)]
+        return _convert(value, hint, where, name)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise UserError(f"{where}: {name} = {value!r} is not a list")
+        return tuple(_convert(item, arguments[0], where, f"{name}[{i}]") for i, item in enumerate(value))
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
+            raise UserError(f"{where}: {name} = {value!r} is not one of {list(arguments)}")
+    elif type(value) is not hint:
+        remedy = "; YAML reads 1e-4 as text, write 1.0e-4" if hint is float and isinstance(value, str) else ""
+        raise UserError(f"{where}: {name} = {value!r} is not {hint.__name__}{remedy}")
+    return value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

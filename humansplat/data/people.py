@@ -1,0 +1,99 @@
+"""A batch of people as the training tasks see it, and the body's left-right symmetry."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from humansplat.structures import Cameras, PosedBody, TensorStruct
+
+NUM_RIG_VIEWS = 4
+"""The photograph's view and the three carried by 90, 180 and 270 degrees around the person."""
+
+
+class PeopleBatch(TensorStruct):
+    """Pictures of ``b`` people. Straight alpha; what lies under alpha 0 is arbitrary."""
+
+    images: Float[Tensor, "b v 4 h w"]
+    """The first ``v`` views of the rig, sRGB and alpha in ``[0, 1]``; ``images[:, 0]`` is the photograph."""
+    cameras: Cameras
+    """All four views of the rig, ``[b, 4]``, whatever ``v`` is."""
+    targets: Float[Tensor, "b t 4 h w"]
+    """Pictures to be matched, sRGB and alpha in ``[0, 1]``."""
+    target_cameras: Cameras
+    """``[b, t]``."""
+    body: PosedBody
+    """True body, ``[b]``; ``parameters`` holds the model's own, one row a person."""
+    people: Int[Tensor, " b"]
+    """Places in the pool."""
+
+
+class BodyModel(Protocol):
+    """What the pool asks of a body model; ``humansplat.body.anny.AnnyBody`` has it."""
+
+    canonical: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    parts: Int[Tensor, " v"]
+    joint_names: tuple[str, ...]
+
+
+class BodyTemplate(TensorStruct):
+    """What all bodies of one model share."""
+
+    canonical: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    parts: Int[Tensor, " v"]
+    mirrored_vertices: Int[Tensor, " v"]
+    """For each vertex its counterpart on the other side."""
+    mirrored_joints: Int[Tensor, " j"]
+    """For each joint its counterpart on the other side."""
+    model: str = "anny"
+
+    @staticmethod
+    def of(body: BodyModel, model: str = "anny") -> "BodyTemplate":
+        """Take the shared parts of a body model and find its symmetry."""
+        return BodyTemplate(
+            canonical=body.canonical.detach(),
+            faces=body.faces,
+            parts=body.parts,
+            mirrored_vertices=mirrored_vertices(body.canonical.detach()),
+            mirrored_joints=mirrored_joints(body.joint_names),
+            model=model,
+        )
+
+
+def mirrored_vertices(canonical: Float[Tensor, "v 3"]) -> Int[Tensor, " v"]:
+    """For each vertex the one nearest to its mirror image across the plane ``x = 0``."""
+    flipped = canonical * canonical.new_tensor([-1.0, 1.0, 1.0])
+    # In slices: the whole table of distances would take most of a gigabyte for 14 000 vertices.
+    return torch.cat([torch.cdist(part, canonical).argmin(dim=1) for part in flipped.split(1024)])
+
+
+def mirrored_joints(names: tuple[str, ...]) -> Int[Tensor, " j"]:
+    """For each joint the one of the same name on the other side; joints without a side stay.
+
+    Sides are ``.L``/``.R`` endings or the words left and right in any of the usual spellings.
+
+    Raises:
+        ValueError: If a name with a side has no counterpart.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    try:
+        return torch.tensor([places[_other_side(name)] for name in names])
+    except KeyError as error:
+        raise ValueError(f"no joint is named {error}, so the skeleton is not symmetric") from error
+
+
+def _other_side(name: str) -> str:
+    for left, right in ((".L", ".R"), ("_l", "_r"), ("_L", "_R")):
+        if name.endswith(left):
+            return name.removesuffix(left) + right
+        if name.endswith(right):
+            return name.removesuffix(right) + left
+    for left, right in (("left", "right"), ("Left", "Right")):
+        if left in name:
+            return name.replace(left, right)
+        if right in name:
+            return name.replace(right, left)
+    return name
