@@ -1,41 +1,137 @@
-"""Textured meshes, and pictures of them by Embree rays."""
+"""Pictures of textured meshes by Embree rays: anti-aliased, lit, with see-through hair."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
-AlphaMode = Literal["opaque", "cutout", "blend"]
+from humansplat.render import mesh_kernels as kernels
+from humansplat.render.lighting import Lighting, random_lighting, studio_lighting
+from humansplat.render.mesh_scene import MeshScene
+from humansplat.render.shaded_mesh import ShadedMesh
+from humansplat.structures import Cameras, TensorStruct
+
+__all__ = ["Lighting", "MeshImages", "ShadedMesh", "random_lighting", "render_meshes", "studio_lighting"]
+
+TILE = 8
+MAX_LAYERS = 8
+"""Surfaces that a ray may pass through; the next one is taken as opaque."""
+RAYS_A_BATCH = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ShadedMesh:
-    """One textured piece of a person: skin, a garment, hair cards, an eye."""
+class MeshImages(TensorStruct):
+    """Pictures of meshes, one a camera."""
 
-    vertices: Float[np.ndarray, "v 3"]
-    """World frame, metres."""
-    faces: Int[np.ndarray, "f 3"]
-    """Vertex indices, counter-clockwise seen from outside."""
-    normals: Float[np.ndarray, "v 3"] | None = None
-    """Unit vertex normals; ``None`` lets the renderer average those of the faces."""
-    uvs: Float[np.ndarray, "t 2"] | None = None
-    """Texture coordinates, origin at the bottom left as in OBJ files; they repeat outside ``[0, 1]``."""
-    uv_faces: Int[np.ndarray, "f 3"] | None = None
-    """Indices into ``uvs``, one a corner; ``None`` with ``uvs`` given means the same as ``faces``."""
-    texture: UInt8[np.ndarray, "h w c"] | None = None
-    """sRGB (3 channels) or sRGB and straight alpha (4); row 0 is the top."""
-    color: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Linear factor on the texture, or the whole linear reflectance when there is none."""
-    alpha: AlphaMode = "opaque"
-    """What the texture's alpha means: nothing, a hole where it is below one half, or a share of the light."""
-    parts: UInt8[np.ndarray, " v"] | None = None
-    """Part label of each vertex (``humansplat.body.parts``, counted from 0); ``None`` shows as background."""
-    specular: float = 0.04
-    """Reflectance of the surface's gloss seen head-on; 0.04 suits skin, cloth and leather, 0 is chalk."""
-    roughness: float = 0.7
-    """In ``(0, 1]``; small is shiny."""
-    two_sided: bool = True
-    """Whether back faces show, lit as if they faced the camera (cloth, hair); otherwise rays pass through them."""
-    name: str = ""
-    """For messages and for the pieces of an exported scan."""
+    rgba: Float[Tensor, "c 4 h w"]
+    """sRGB in ``[0, 1]`` with straight alpha; colour is 0 where alpha is."""
+    parts: UInt8[Tensor, "c h w"]
+    """0 is background, part label ``k`` is ``k + 1``."""
+    depth: Float[Tensor, "c h w"]
+    """Camera-frame depth of the front-most surface, metres; 0 where there is none."""
+    normals: Float[Tensor, "c 3 h w"]
+    """Unit normals towards the camera, world frame; 0 where there is no surface."""
+
+
+def render_meshes(
+    meshes: Sequence[ShadedMesh],
+    cameras: Cameras,
+    lighting: Lighting | None = None,
+    *,
+    samples: int = 2,
+) -> MeshImages:
+    """Render textured meshes from every camera.
+
+    Args:
+        meshes: The pieces of a person; they hide and shade each other.
+        cameras: One batch axis.
+        lighting: The light; a bright studio by default.
+        samples: Rays along each side of a pixel: ``samples ** 2`` a pixel.
+
+    Raises:
+        ValueError: If there is nothing to render or the cameras have another number of batch axes.
+    """
+    if cameras.viewmats.ndim != 3:
+        raise ValueError(f"render_meshes needs one axis of cameras, got {tuple(cameras.viewmats.shape[:-2])}")
+    return render_scene(MeshScene(meshes, lighting or studio_lighting()), cameras, samples=samples)
+
+
+def render_scene(scene: MeshScene, cameras: Cameras, *, samples: int = 2) -> MeshImages:
+    """Render a scene that was built before; see :func:`render_meshes`."""
+    count, height, width = len(cameras.viewmats), cameras.height, cameras.width
+    rgba = np.zeros((count, height * width, 4), np.float32)
+    parts = np.zeros((count, height * width), np.uint8)
+    depth = np.zeros((count, height * width), np.float32)
+    normals = np.zeros((count, height * width, 3), np.float32)
+    viewmats = cameras.viewmats.detach().cpu().double().numpy()
+    Ks = cameras.Ks.detach().cpu().double().numpy()
+    for index in range(count):
+        pixel_ids, directions = _primary_rays(scene, viewmats[index], Ks[index], width, height, samples)
+        center = -viewmats[index, :3, :3].T @ viewmats[index, :3, 3]
+        footprint = 1.0 / (0.5 * (Ks[index, 0, 0] + Ks[index, 1, 1]) * samples)
+        step = max(RAYS_A_BATCH // samples**2, 1)
+        for start in range(0, len(pixel_ids), step):
+            chunk = slice(start * samples**2, (start + step) * samples**2)
+            state = _trace(scene, center, directions[chunk], footprint)
+            kernels.resolve_pixels(
+                pixel_ids[start : start + step],
+                samples**2,
+                state,
+                rgba[index],
+                parts[index],
+                depth[index],
+                normals[index],
+            )
+    return MeshImages(
+        rgba=torch.from_numpy(rgba).unflatten(1, (height, width)).permute(0, 3, 1, 2).contiguous(),
+        parts=torch.from_numpy(parts).unflatten(1, (height, width)),
+        depth=torch.from_numpy(depth).unflatten(1, (height, width)),
+        normals=torch.from_numpy(normals).unflatten(1, (height, width)).permute(0, 3, 1, 2).contiguous(),
+    )
+
+
+def _primary_rays(
+    scene: MeshScene, viewmat: np.ndarray, K: np.ndarray, width: int, height: int, samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels ``[n]`` of all tiles near the meshes, and ray directions ``[n * samples ** 2, 3]`` of unit depth."""
+    rotation = viewmat[:3, :3]
+    cam = scene.arrays.vertices @ rotation.T.astype(np.float32) + viewmat[:3, 3].astype(np.float32)
+    depths = np.ascontiguousarray(cam[:, 2])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = (cam @ K.T.astype(np.float32))[:, :2] / depths[:, None]
+    marked = np.zeros((-(-height // TILE), -(-width // TILE)), np.bool_)
+    kernels.mark_tiles(pixels, depths, scene.arrays.faces, TILE, marked)
+    capacity = int(marked.sum()) * TILE**2
+    pixel_ids = np.empty(capacity, np.int32)
+    directions = np.empty((capacity * samples**2, 3), np.float32)
+    world_from_pixel = np.ascontiguousarray(rotation.T @ np.linalg.inv(K))
+    used = kernels.tile_rays(marked, TILE, width, height, samples, world_from_pixel, pixel_ids, directions)
+    return pixel_ids[:used], directions[: used * samples**2]
+
+
+def _trace(scene: MeshScene, center: np.ndarray, directions: np.ndarray, footprint: float) -> kernels.RayState:
+    """Follow rays from one camera through all layers."""
+    count = len(directions)
+    state = kernels.RayState(
+        reach=np.zeros(count, np.float32),
+        through=np.ones(count, np.float32),
+        color=np.zeros((count, 3), np.float32),
+        depth=np.zeros(count, np.float32),
+        label=np.zeros(count, np.uint8),
+        normal=np.zeros((count, 3), np.float32),
+    )
+    origin = center.astype(np.float32)
+    rays = np.arange(count)
+    for layer in range(MAX_LAYERS + 1):
+        ahead = directions[rays] if layer else directions
+        starts = origin + state.reach[rays, None] * ahead
+        hits = scene.embree.run(starts, ahead, output=True)
+        goes_on = kernels.shade_hits(
+            scene.arrays, scene.light, rays, hits["primID"], hits["u"], hits["v"], hits["tfar"], hits["Ng"],
+            directions, footprint, layer == MAX_LAYERS, state,
+        )  # fmt: skip
+        rays = rays[goes_on]
+        if not len(rays):
+            break
+    return state
