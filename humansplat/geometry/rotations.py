@@ -52,15 +52,15 @@ def matrix_to_quaternion(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
     All four of Shepperd's candidates are formed and the best conditioned one is taken, so that no
     rotation is close to a division by zero.
     """
-    m = matrix
-    trace = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]
-    diagonal = torch.stack([trace, m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]], dim=-1)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in matrix.unbind(-2))
+    trace = xx + yy + zz
+    diagonal = torch.stack([trace, xx, yy, zz], dim=-1)
     candidates = torch.stack(
         [
-            1 + trace, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1],
-            m[..., 2, 1] - m[..., 1, 2], 1 + 2 * m[..., 0, 0] - trace, m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0],
-            m[..., 0, 2] - m[..., 2, 0], m[..., 0, 1] + m[..., 1, 0], 1 + 2 * m[..., 1, 1] - trace, m[..., 1, 2] + m[..., 2, 1],
-            m[..., 1, 0] - m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1], 1 + 2 * m[..., 2, 2] - trace,
+            1 + trace, zy - yz, xz - zx, yx - xy,
+            zy - yz, 1 + 2 * xx - trace, xy + yx, xz + zx,
+            xz - zx, xy + yx, 1 + 2 * yy - trace, yz + zy,
+            yx - xy, xz + zx, yz + zy, 1 + 2 * zz - trace,
         ],
         dim=-1,
     ).unflatten(-1, (4, 4))  # fmt: skip
@@ -88,3 +88,18 @@ def rotation_6d_to_matrix(columns: Float[Tensor, "*batch 6"]) -> Float[Tensor, "
 def matrix_to_rotation_6d(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
     """The first two columns, one after the other."""
     return torch.cat([matrix[..., 0], matrix[..., 1]], dim=-1)
+
+
+def quaternion_multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*batch 4"]:
+    """Hamilton product of quaternions ``(w, x, y, z)``: first ``b`` turns, then ``a``."""
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    return torch.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        dim=-1,
+    )

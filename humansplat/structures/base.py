@@ -37,6 +37,6 @@ class TensorStruct:
         """Cut every tensor from the autograd graph."""
         return self.map(lambda tensor: tensor.detach())
 
-    def __getitem__(self: S, index: int | slice | Tensor) -> S:
-        """Index the leading axis of every tensor field."""
+    def __getitem__(self: S, index: int | slice | Tensor | tuple[int | slice, ...]) -> S:
+        """Index the leading axes of every tensor field."""
         return self.map(lambda tensor: tensor[index])

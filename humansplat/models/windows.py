@@ -1,0 +1,68 @@
+"""Which body tokens an image cell may see: HumanSplat's projection-aware window (section 3.4)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from humansplat.geometry.projection import project
+from humansplat.structures import Cameras
+
+
+def project_to_cells(
+    points: Float[Tensor, "b j 3"], cameras: Cameras, cell: int
+) -> tuple[Float[Tensor, "b v j 2"], Bool[Tensor, "b v j"]]:
+    """Project body tokens into every view's grid of cells.
+
+    Args:
+        points: World frame, metres.
+        cameras: ``[b, v]``.
+        cell: Side of a cell, pixels.
+
+    Returns:
+        Continuous cell coordinates ``(x, y)``, cell ``i`` covering ``[i, i + 1)``, and whether the
+        point lies in front of the camera and inside the image.
+    """
+    views = cameras.viewmats.shape[1]
+    xy, depth = project(points[:, None].expand(-1, views, -1, -1), cameras.viewmats, cameras.Ks)
+    size = xy.new_tensor([cameras.width, cameras.height])
+    inside = ((xy >= 0) & (xy < size)).all(dim=-1) & (depth > 1e-3)
+    return xy / cell, inside
+
+
+def window_mask(
+    cells: Float[Tensor, "b v t 2"],
+    tokens: Float[Tensor, "b v j 2"],
+    inside: Bool[Tensor, "b v j"],
+    window: float,
+) -> Bool[Tensor, "b v t j"]:
+    """Pairs of cells and tokens that may attend.
+
+    One rule for even and odd ``K``: a token is seen by a cell when it projects into the square of
+    side ``K`` cells centred on the cell's centre, ``max(|x - cx|, |y - cy|) <= K / 2``. ``K = 1``
+    is the cell itself.
+
+    Args:
+        cells: Centres of the cells, in cell units (the first cell's is ``(0.5, 0.5)``).
+        tokens: Projections of the body tokens, in cell units.
+        inside: Tokens in front of the camera and in the image; others are never seen.
+        window: ``K``, side of the window in cells; ``inf`` lets every inside token be seen.
+    """
+    distance = (cells[:, :, :, None] - tokens[:, :, None]).abs().amax(dim=-1)
+    return (distance <= window / 2) & inside[:, :, None]
+
+
+def farthest_points(points: Float[Tensor, "v 3"], count: int) -> Tensor:
+    """Indices of ``count`` points, each the farthest from those before it (Gonzalez, 1985).
+
+    The first is the point farthest from the centroid. All indices are returned when there are
+    no more than ``count`` points.
+    """
+    if count >= len(points):
+        return torch.arange(len(points))
+    positions = points.detach().cpu().double()
+    chosen = [int((positions - positions.mean(0)).square().sum(-1).argmax())]
+    distance = (positions - positions[chosen[0]]).square().sum(-1)
+    for _ in range(count - 1):
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (positions - positions[chosen[-1]]).square().sum(-1))
+    return torch.tensor(chosen)

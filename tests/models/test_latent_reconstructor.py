@@ -1,0 +1,168 @@
+import math
+
+import pytest
+import torch
+import trimesh
+
+from humansplat.geometry.projection import intrinsics, look_at, orbit
+from humansplat.models.conditioning import BodyConditioner
+from humansplat.models.latent_reconstructor import LatentReconstructor
+from humansplat.structures import Cameras, PosedBody
+
+TINY = {
+    "width": 16,
+    "num_heads": 2,
+    "num_intra_layers": 1,
+    "num_body_layers": 1,
+    "num_inter_layers": 1,
+    "num_body_tokens": 20,
+    "kept_cells": 12,
+    "body_splats": 2,
+}
+SIZE = 64
+UP = torch.tensor([0.0, 1.0, 0.0])
+
+
+def ellipsoid_body(batch: int = 1) -> PosedBody:
+    """A body as simple as can be: an ellipsoid as tall as an adult."""
+    sphere = trimesh.creation.icosphere(subdivisions=3)
+    canonical = torch.tensor(sphere.vertices, dtype=torch.float32) * torch.tensor([0.3, 0.85, 0.2])
+    vertices = canonical + torch.tensor([0.0, 0.9, 0.0])
+    return PosedBody(
+        vertices=vertices.expand(batch, -1, -1),
+        joints=torch.zeros(batch, 1, 3),
+        canonical=canonical,
+        faces=torch.tensor(sphere.faces),
+        parts=torch.zeros(len(canonical), dtype=torch.long),
+        model="ellipsoid",
+    )
+
+
+def rig(batch: int = 1, azimuth: float = 0.0) -> Cameras:
+    eye = torch.tensor([3.8 * math.sin(azimuth), 0.9, 3.8 * math.cos(azimuth)]).expand(batch, 3)
+    center = torch.tensor([0.0, 0.9, 0.0]).expand(batch, 3)
+    K = intrinsics(math.radians(30), SIZE, SIZE).expand(batch, 3, 3)
+    photo = Cameras(viewmats=look_at(eye, center, UP), Ks=K, width=SIZE, height=SIZE)
+    return orbit(photo, center, torch.arange(4) * math.pi / 2)
+
+
+def dummy_inputs(rng: torch.Generator, batch: int = 2, azimuth: float = 0.0) -> dict:
+    body, cameras = ellipsoid_body(batch), rig(batch, azimuth)
+    maps, token_ids = BodyConditioner(num_tokens=20, map_size=SIZE // 2)(body, cameras)
+    return {
+        "latents": torch.randn(batch, 1, 4, SIZE // 8, SIZE // 8, generator=rng),
+        "image": torch.rand(batch, 4, SIZE, SIZE, generator=rng),
+        "cameras": cameras,
+        "body": body,
+        "maps": maps,
+        "token_ids": token_ids,
+    }
+
+
+def test_splats_start_on_the_body(rng):
+    model = LatentReconstructor(**TINY)
+    splats = model(**dummy_inputs(rng))
+    assert splats.num_splats == 12 * 64 + 3 * 12 * 16 + 20 * 2
+    level = (splats.means - torch.tensor([0.0, 0.9, 0.0])) / torch.tensor([0.3, 0.85, 0.2])
+    on_photo_ray = splats.opacities[:, : 12 * 64] > 0.5
+    assert on_photo_ray.any()
+    radius = level.norm(dim=-1)
+    assert radius.median().item() == pytest.approx(1.0, abs=0.1)
+    assert splats.quats.norm(dim=-1).sub(1).abs().max() < 1e-5
+    assert (splats.scales > 0).all()
+
+
+def test_the_result_turns_with_the_person(rng):
+    """Only what the cameras see of the body matters, not where the world's axes point."""
+    model = LatentReconstructor(**TINY)
+    inputs = dummy_inputs(rng, batch=1)
+    here = model(**inputs)
+    turn = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    body = inputs["body"]
+    turned_body = PosedBody(
+        vertices=body.vertices @ turn.T,
+        joints=body.joints,
+        canonical=body.canonical,
+        faces=body.faces,
+        parts=body.parts,
+        model=body.model,
+    )
+    cameras = inputs["cameras"]
+    back = torch.eye(4)
+    back[:3, :3] = turn.T
+    turned = Cameras(viewmats=cameras.viewmats @ back, Ks=cameras.Ks, width=SIZE, height=SIZE)
+    maps, token_ids = BodyConditioner(num_tokens=20, map_size=SIZE // 2)(turned_body, turned)
+    assert (maps.hit == inputs["maps"].hit).float().mean() > 0.99  # a sample on a pixel's edge may change sides
+    there = model(**{**inputs, "body": turned_body, "cameras": turned, "maps": maps, "token_ids": token_ids})
+    error = (here.means @ turn.T - there.means).norm(dim=-1)
+    assert error.median() < 1e-4
+
+
+def test_gradients_reach_every_parameter(rng):
+    model = LatentReconstructor(**TINY, photo_patches=True)
+    splats = model(**dummy_inputs(rng))
+    sum((t * torch.randn(t.shape, generator=rng)).sum() for t in vars(splats).values()).backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # A bias of the keys moves all logits of a query alike, and a softmax forgets it.
+    assert [name for name in silent if "key_norm" not in name] == []
+
+
+def test_batch_equals_one_by_one(rng):
+    model = LatentReconstructor(**TINY).eval()
+    inputs = dummy_inputs(rng, batch=2)
+    together = model(**inputs)
+    for i in range(2):
+        one = {
+            "latents": inputs["latents"][i : i + 1],
+            "image": inputs["image"][i : i + 1],
+            "cameras": inputs["cameras"][i : i + 1],
+            "body": ellipsoid_body(1),
+            "maps": inputs["maps"][i : i + 1],
+            "token_ids": inputs["token_ids"],
+        }
+        alone = model(**one)
+        torch.testing.assert_close(alone.means[0], together.means[i], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(alone.colors[0], together.colors[i], rtol=1e-4, atol=1e-5)
+
+
+def test_save_and_load_gives_the_same_splats(rng, tmp_path):
+    model = LatentReconstructor(**TINY).eval()
+    model.save_pretrained(tmp_path)
+    again = LatentReconstructor.from_pretrained(tmp_path).eval()
+    inputs = dummy_inputs(rng)
+    torch.testing.assert_close(model(**inputs).means, again(**inputs).means, rtol=0, atol=0)
+
+
+def test_checkpointing_does_not_change_gradients(rng):
+    model, inputs = LatentReconstructor(**TINY).train(), dummy_inputs(rng)
+    grads = []
+    for enable in (False, True):
+        model.zero_grad()
+        if enable:
+            model.enable_gradient_checkpointing()
+        model(**inputs).colors.square().sum().backward()
+        grads.append(model.embed.weight.grad.clone())
+    torch.testing.assert_close(*grads)
+
+
+def test_nothing_stands_where_the_photo_shows_background(rng):
+    inputs = dummy_inputs(rng)
+    inputs["image"][:, 3] = 0.0
+    splats = LatentReconstructor(**TINY)(**inputs)
+    assert (splats.opacities[:, : 12 * 64] == 0).all()
+
+
+def test_four_latents_are_taken_too(rng):
+    inputs = dummy_inputs(rng)
+    model = LatentReconstructor(**TINY)
+    one = model(**inputs)
+    inputs["latents"] = torch.cat([inputs["latents"], torch.randn(2, 3, 4, 8, 8, generator=rng)], dim=1)
+    four = model(**inputs)
+    assert (one.colors - four.colors).abs().max() > 0
+
+
+def test_a_picture_that_does_not_fit_is_refused(rng):
+    inputs = dummy_inputs(rng)
+    inputs["latents"] = torch.randn(2, 1, 4, 16, 16, generator=rng)
+    with pytest.raises(ValueError, match="64 px needs latents of 8 cells"):
+        LatentReconstructor(**TINY)(**inputs)
