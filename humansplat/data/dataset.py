@@ -1,14 +1,25 @@
 """People held in memory as whole-number pictures on the training device."""
 
-from collections.abc import Callable
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from humansplat.config import AugmentConfig
-from humansplat.data.people import BodyTemplate, PeopleBatch
+from humansplat.data.augment import augment as augment_batch
+from humansplat.data.people import NUM_RIG_VIEWS, BodyTemplate, PeopleBatch
+from humansplat.data.person_files import PersonArrays, read_person
+from humansplat.errors import UserError
+from humansplat.structures import Cameras, PosedBody
+
+logger = logging.getLogger(__name__)
 
 
 class PeoplePool:
@@ -40,33 +51,97 @@ class PeoplePool:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 4,
-    ) -> None: ...
+    ) -> None:
+        self.root, self.capacity, self.image_size = Path(root), capacity, image_size
+        self.device = torch.device(device)
+        self.template = template.to(self.device)
+        self._rank, self._world_size, self._num_workers = rank, world_size, num_workers
+        self._names: list[str] = []
+        self._num_stored = 0
+        self._num_listed = 0  # lines of the manifest that have been dealt with, all ranks' counted
+        self._slots: dict[str, Tensor] = {}
+        self._size = (0, 0)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __len__(self) -> int:
         """People that can be drawn now."""
-        ...
+        return min(self._num_stored, self.capacity)
+
+    @property
+    def num_stored(self) -> int:
+        """People ever added, those that were replaced counted."""
+        return self._num_stored
 
     @property
     def num_views(self) -> int:
         """Views of each person, the four of the rig first."""
-        ...
+        return self._slots["images"].shape[1]
 
     @property
     def names(self) -> list[str]:
         """Folder names of the people, by their places."""
-        ...
+        with self._lock:
+            return list(self._names)
 
-    def load(self, minimum: int = 1, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read everyone the manifest lists now; wait until there are ``minimum`` people."""
-        ...
+    def load(
+        self,
+        minimum: int = 1,
+        *,
+        limit: int | None = None,
+        wait: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Read the people that the manifest lists now.
 
-    def watch(self) -> None:
-        """Start the background thread that adds people as they come."""
-        ...
+        Args:
+            minimum: At least so many people must come of it.
+            limit: Stop after so many.
+            wait: Wait for the folder to grow to ``minimum`` people instead of refusing it.
+            progress: Called with the number of people read and of those known after each.
+
+        Raises:
+            UserError: If there are too few people, or a person's files are broken or unlike the others'.
+        """
+        wanted = min(limit or self.capacity, self.capacity)
+        while True:
+            names = self._new_names()
+            names = names[: limit - len(self)] if limit else names[-self.capacity :]
+            known = len(self) + len(names)
+            for person in self._read(names):
+                self._store(person)
+                if progress is not None:
+                    progress(len(self), max(known, minimum))
+            if len(self) >= min(minimum, wanted):
+                return
+            if not wait:
+                raise UserError(
+                    f"{self.root} holds {len(self)} people for this process, {minimum} are needed: add some"
+                )
+            self._stop.wait(1.0)
+
+    def watch(self, poll_seconds: float = 2.0, on_arrival: Callable[[int], None] | None = None) -> None:
+        """Start the background thread that adds people as they come; :meth:`close` ends it.
+
+        Someone whose files are broken or unlike the others' is left out with a warning.
+
+        Args:
+            poll_seconds: Time between looks at the manifest.
+            on_arrival: Called with the number of people in the pool after each that was added.
+        """
+        assert self._thread is None, "already watching"
+        self._stop.clear()
+        arguments = (poll_seconds, on_arrival)
+        self._thread = threading.Thread(target=self._watch, args=arguments, name="people", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Stop the background thread."""
-        ...
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     def sample(
         self,
@@ -74,7 +149,7 @@ class PeoplePool:
         num_targets: int,
         generator: torch.Generator,
         *,
-        num_inputs: int = 1,
+        num_inputs: Literal[1, 4] = 1,
         augment: AugmentConfig | None = None,
     ) -> PeopleBatch:
         """Draw people and, for each, different target views among all of theirs.
@@ -83,11 +158,132 @@ class PeoplePool:
             batch_size: People, with repetition.
             num_targets: Pictures to be matched, a person; the rig's views can be among them.
             generator: On the pool's device.
-            num_inputs: Pictures of the rig given as input, 1 to 4.
+            num_inputs: Pictures of the rig given as input: the photograph or all four.
             augment: Random mirroring and recolouring; ``None`` changes nothing.
-        """
-        ...
 
-    def batch(self, people: Int[Tensor, " b"], views: Int[Tensor, "b t"], *, num_inputs: int = 1) -> PeopleBatch:
+        Raises:
+            ValueError: If the people have fewer views than ``num_targets``.
+        """
+        if num_targets > self.num_views:
+            raise ValueError(f"num_targets ({num_targets}) exceeds the {self.num_views} views of a person")
+        people = torch.randint(len(self), (batch_size,), generator=generator, device=self.device)
+        order = torch.rand(batch_size, self.num_views, generator=generator, device=self.device).argsort(dim=1)
+        batch = self.batch(people, order[:, :num_targets], num_inputs=num_inputs)
+        return batch if augment is None else augment_batch(batch, augment, self.template, generator)
+
+    def batch(
+        self, people: Int[Tensor, " b"], views: Int[Tensor, "b t"], *, num_inputs: Literal[1, 4] = 1
+    ) -> PeopleBatch:
         """The given people and target views, as they are."""
-        ...
+        width, height = self._size
+        with self._lock:  # all of one person or of its successor, never a mixture
+            slots = self._slots
+            rig_viewmats, rig_Ks = slots["viewmats"][people, :NUM_RIG_VIEWS], slots["Ks"][people, :NUM_RIG_VIEWS]
+            images = slots["images"][:, :num_inputs][people]
+            row = people[:, None]
+            targets = slots["images"][row, views]
+            viewmats, Ks = slots["viewmats"][row, views], slots["Ks"][row, views]
+            body = PosedBody(
+                vertices=slots["vertices"][people],
+                joints=slots["joints"][people],
+                canonical=self.template.canonical,
+                faces=self.template.faces,
+                parts=self.template.parts,
+                model=self.template.model,
+                parameters={name[6:]: slot[people] for name, slot in slots.items() if name.startswith("param.")},
+            )
+        return PeopleBatch(
+            images=images.float() / 255,
+            cameras=Cameras(viewmats=rig_viewmats, Ks=rig_Ks, width=width, height=height),
+            targets=targets.float() / 255,
+            target_cameras=Cameras(viewmats=viewmats, Ks=Ks, width=width, height=height),
+            body=body,
+            people=people,
+        )
+
+    def _new_names(self) -> list[str]:
+        """This process's people of the manifest's lines since the last call."""
+        names = list_people(self.root)
+        new = range(self._num_listed, len(names))
+        self._num_listed = len(names)
+        return [names[line] for line in new if line % self._world_size == self._rank]
+
+    def _read(self, names: list[str]) -> Iterator[PersonArrays]:
+        """Decode in parallel, give in order."""
+        slice_size = 8 * self._num_workers  # bounds the decoded people that wait to be stored
+        with ThreadPoolExecutor(self._num_workers) as executor:
+            for start in range(0, len(names), slice_size):
+                folders = [self.root / name for name in names[start : start + slice_size]]
+                yield from executor.map(lambda folder: read_person(folder, self.image_size), folders)
+
+    def _store(self, person: PersonArrays) -> None:
+        arrays = {name: torch.from_numpy(array) for name, array in person.arrays().items()}
+        if not self._slots:
+            self._allocate(person, arrays)
+        self._check(person, arrays)
+        staged = self._stage(arrays)
+        slot = self._num_stored % self.capacity
+        with self._lock:
+            for name, tensor in staged.items():
+                self._slots[name][slot] = tensor
+            self._names[slot : slot + 1] = [person.name]
+            self._num_stored += 1
+
+    def _stage(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring one person to the device without waiting for the training steps queued there."""
+        if self.device.type != "cuda":
+            return arrays
+        stream = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(stream):
+            staged = {name: tensor.to(self.device) for name, tensor in arrays.items()}
+        stream.synchronize()
+        for tensor in staged.values():
+            tensor.record_stream(torch.cuda.default_stream(self.device))
+        return staged
+
+    def _allocate(self, person: PersonArrays, arrays: dict[str, Tensor]) -> None:
+        num_vertices = self.template.canonical.shape[0]
+        if person.vertices.shape[0] != num_vertices:
+            raise UserError(
+                f"{self.root / person.name}/body.npz has {person.vertices.shape[0]} vertices where the body model "
+                f"{self.template.model!r} has {num_vertices}: make the people anew with this version"
+            )
+        self._size = (person.width, person.height)
+        self._slots = {
+            name: torch.empty(self.capacity, *tensor.shape, dtype=tensor.dtype, device=self.device)
+            for name, tensor in arrays.items()
+        }
+
+    def _check(self, person: PersonArrays, arrays: dict[str, Tensor]) -> None:
+        expected = {name: tuple(slot.shape[1:]) for name, slot in self._slots.items()}
+        found = {name: tuple(tensor.shape) for name, tensor in arrays.items()}
+        if found != expected:
+            odd = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+            raise UserError(
+                f"{self.root / person.name} differs from the first person in {odd}: "
+                f"{[found.get(name) for name in odd]} instead of {[expected.get(name) for name in odd]}; "
+                "keep people of different kinds in different folders"
+            )
+
+    def _watch(self, poll_seconds: float, on_arrival: Callable[[int], None] | None) -> None:
+        while not self._stop.wait(poll_seconds):
+            for name in self._new_names():
+                if self._stop.is_set():
+                    return
+                try:
+                    self._store(read_person(self.root / name, self.image_size))
+                except UserError as error:
+                    logger.warning("left out a person that came while training: %s", error)
+                    continue
+                if on_arrival is not None:
+                    on_arrival(len(self))
+
+
+def list_people(root: Path) -> list[str]:
+    """Folder names in the order of ``manifest.jsonl``; none when the folder has no manifest yet."""
+    path = root / "manifest.jsonl"
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    complete = text[: text.rfind("\n") + 1]  # a line is there once its end is
+    return [json.loads(line)["name"] for line in complete.splitlines() if line.strip()]

@@ -1,6 +1,6 @@
 """A batch of people as the training tasks see it, and the body's left-right symmetry."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +29,7 @@ class PeopleBatch(TensorStruct):
     """Places in the pool."""
 
 
+@runtime_checkable
 class BodyModel(Protocol):
     """What the pool asks of a body model; ``humansplat.body.anny.AnnyBody`` has it."""
 

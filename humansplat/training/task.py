@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ Pool = TypeVar("Pool", contravariant=True)
 Batch = TypeVar("Batch")
 
 
+@runtime_checkable
 class Task(Protocol[Pool, Batch]):
     """One thing to learn: how its modules are made, what a batch is, what a step minimises.
 

@@ -1,0 +1,118 @@
+"""Random changes of whole people on the training device: pictures, cameras and bodies together."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from humansplat.config import AugmentConfig
+from humansplat.data.people import BodyTemplate, PeopleBatch
+from humansplat.structures import Cameras, PosedBody
+
+RIG_MIRRORED = (0, 3, 2, 1)
+"""Mirroring turns the view from the person's left into the one from the right."""
+
+
+def augment(
+    batch: PeopleBatch, config: AugmentConfig, template: BodyTemplate, generator: torch.Generator
+) -> PeopleBatch:
+    """Draw and apply all random changes; no synchronisation with the device."""
+    b, device = batch.people.shape[0], batch.people.device
+    draw = {"generator": generator, "device": device}
+    if config.mirror > 0:
+        batch = mirror(batch, torch.rand(b, **draw) < config.mirror, template)
+    if config.gain > 0 or config.permute > 0:
+        gains = ((2 * torch.rand(b, 3, **draw) - 1) * config.gain).exp()
+        shuffled = torch.rand(b, 3, **draw).argsort(dim=1)
+        keep = torch.rand(b, 1, **draw) >= config.permute
+        channels = torch.where(keep, torch.arange(3, device=device), shuffled)
+        batch = recolor(batch, gains, channels)
+    return batch
+
+
+def recolor(batch: PeopleBatch, gains: Float[Tensor, "b 3"], channels: Int[Tensor, "b 3"]) -> PeopleBatch:
+    """Take the colour channels in another order, times ``gains``; inputs and targets alike.
+
+    Alpha stays, so a background painted afterwards keeps its colour.
+    """
+
+    def change(pictures: Float[Tensor, "b v 4 h w"]) -> Float[Tensor, "b v 4 h w"]:
+        index = channels[:, None, :, None, None].expand(*pictures.shape[:2], 3, *pictures.shape[3:])
+        rgb = pictures[:, :, :3].gather(2, index) * gains[:, None, :, None, None]
+        return torch.cat([rgb.clamp(max=1), pictures[:, :, 3:]], dim=2)
+
+    return replace(batch, images=change(batch.images), targets=change(batch.targets))
+
+
+def mirror(batch: PeopleBatch, chosen: Bool[Tensor, " b"], template: BodyTemplate) -> PeopleBatch:
+    """Swap left and right of the chosen people: the world is reflected in the plane ``x = 0``.
+
+    Pictures are flipped and cameras reflected, so every point still projects onto its pixel. Vertices
+    and joints also change places with their counterparts, so that vertex ``i`` remains the same point
+    of the skin, and a body model given the mirrored parameters makes the mirrored body.
+    """
+    if batch.images.shape[1] not in (1, len(RIG_MIRRORED)):
+        raise ValueError(f"mirroring needs one or all four views of the rig, got {batch.images.shape[1]}")
+    flipped = batch.images.flip(-1)
+    if flipped.shape[1] > 1:
+        flipped = _mirror_rig(flipped)
+    cameras = reflect_cameras(batch.cameras)
+    cameras = replace(cameras, viewmats=_mirror_rig(cameras.viewmats), Ks=_mirror_rig(cameras.Ks))
+    return replace(
+        batch,
+        images=_select(chosen, flipped, batch.images),
+        cameras=_select_cameras(chosen, cameras, batch.cameras),
+        targets=_select(chosen, batch.targets.flip(-1), batch.targets),
+        target_cameras=_select_cameras(chosen, reflect_cameras(batch.target_cameras), batch.target_cameras),
+        body=_mirror_body(batch.body, chosen, template),
+    )
+
+
+def reflect_cameras(cameras: Cameras) -> Cameras:
+    """Cameras that see the reflected world flipped: with ``S = diag(-1, 1, 1)``, ``S R S`` and ``S t``.
+
+    The camera frame is reflected with the world, so the rotation stays proper; the principal point
+    and the skew follow the flipped picture.
+    """
+    viewmats = cameras.viewmats.clone()
+    viewmats[..., 0, 1:] *= -1
+    viewmats[..., 1:, 0] *= -1
+    Ks = cameras.Ks.clone()
+    Ks[..., 0, 1] = -cameras.Ks[..., 0, 1]
+    Ks[..., 0, 2] = cameras.width - cameras.Ks[..., 0, 2]
+    return replace(cameras, viewmats=viewmats, Ks=Ks)
+
+
+def _mirror_body(body: PosedBody, chosen: Bool[Tensor, " b"], template: BodyTemplate) -> PosedBody:
+    parameters = dict(body.parameters or {})
+    if "rotations" in parameters:  # axis-angle vectors are axial: a reflection keeps x and negates y and z
+        turned = -_reflect(parameters["rotations"][:, template.mirrored_joints])
+        parameters["rotations"] = _select(chosen, turned, parameters["rotations"])
+    if "translation" in parameters:
+        parameters["translation"] = _select(chosen, _reflect(parameters["translation"]), parameters["translation"])
+    return replace(
+        body,
+        vertices=_select(chosen, _reflect(body.vertices[:, template.mirrored_vertices]), body.vertices),
+        joints=_select(chosen, _reflect(body.joints[:, template.mirrored_joints]), body.joints),
+        parameters=parameters,
+    )
+
+
+# Slices instead of small constant tensors: making those on a GPU waits for all work queued there.
+
+
+def _reflect(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    return torch.cat([-points[..., :1], points[..., 1:]], dim=-1)
+
+
+def _mirror_rig(views: Tensor) -> Tensor:
+    return torch.stack([views[:, view] for view in RIG_MIRRORED], dim=1)
+
+
+def _select(chosen: Bool[Tensor, " b"], yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(chosen.view(-1, *[1] * (no.ndim - 1)), yes, no)
+
+
+def _select_cameras(chosen: Bool[Tensor, " b"], yes: Cameras, no: Cameras) -> Cameras:
+    return replace(no, viewmats=_select(chosen, yes.viewmats, no.viewmats), Ks=_select(chosen, yes.Ks, no.Ks))
