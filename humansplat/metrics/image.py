@@ -1,0 +1,99 @@
+"""PSNR, SSIM and silhouette overlap of rendered images, and the person's box that they are taken in."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+_C1, _C2 = 0.01**2, 0.03**2  # Wang et al. (2004), K1 and K2, for a range of 1
+
+
+def psnr(image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch"]:
+    """Peak signal-to-noise ratio, dB, of images in ``[0, 1]``; infinite for equal images.
+
+    Example:
+        >>> round(psnr(torch.full((3, 4, 4), 0.5), torch.full((3, 4, 4), 0.6)).item(), 3)  # a tenth everywhere
+        20.0
+    """
+    return -10 * (image - reference).square().mean(dim=(-3, -2, -1)).log10()
+
+
+def ssim(image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch"]:
+    """Structural similarity of images in ``[0, 1]``, the mean over pixels and channels; differentiable.
+
+    Wang, Bovik, Sheikh and Simoncelli, IEEE TIP 2004: Gaussian window of 11 x 11, sigma 1.5, population
+    covariances, only windows that lie within the image.
+
+    Raises:
+        ValueError: If the image is smaller than the window.
+    """
+    height, width = image.shape[-2:]
+    if min(height, width) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, got {width} x {height}")
+    shape = image.shape[:-3]
+    a, b = image.reshape(-1, 1, height, width), reference.reshape(-1, 1, height, width)
+    stack = torch.cat([a, b, a * a, b * b, a * b])
+    mean_a, mean_b, square_a, square_b, product = _blur(stack).chunk(5)
+    variances = square_a - mean_a**2 + square_b - mean_b**2
+    covariance = product - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    values = luminance * (2 * covariance + _C2) / (variances + _C2)
+    return values.reshape(*shape, -1).mean(dim=-1)
+
+
+def _blur(images: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 y x"]:
+    """Gaussian means of all windows within the image."""
+    offset = torch.arange(SSIM_WINDOW, dtype=images.dtype, device=images.device) - SSIM_WINDOW // 2
+    weights = torch.exp(-offset.square() / (2 * SSIM_SIGMA**2))
+    weights = weights / weights.sum()
+    return F.conv2d(F.conv2d(images, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
+
+
+def silhouette_iou(
+    alpha: Float[Tensor, "*batch h w"], mask: Float[Tensor, "*batch h w"], threshold: float = 0.5
+) -> Float[Tensor, "*batch"]:
+    """Intersection over union of two silhouettes, each the pixels above ``threshold``; 1 when both are empty."""
+    a, b = alpha > threshold, mask > threshold
+    union = (a | b).sum(dim=(-2, -1))
+    return torch.where(union == 0, 1.0, (a & b).sum(dim=(-2, -1)) / union.clamp(min=1))
+
+
+def mask_box(
+    mask: Float[Tensor, "h w"], margin: float = 0.05, threshold: float = 0.5, min_size: int = 0
+) -> tuple[int, int, int, int]:
+    """The box of a silhouette, widened.
+
+    Args:
+        mask: The pixels above ``threshold`` count.
+        margin: Added on every side, as a fraction of the box's larger side.
+        threshold: See ``mask``.
+        min_size: The box is widened to at least this many pixels, as far as the image reaches.
+
+    Returns:
+        ``(left, top, right, bottom)``, pixels, right and bottom exclusive; the whole image if the mask is empty.
+    """
+    height, width = mask.shape
+    inside = mask > threshold
+    if not inside.any():
+        return 0, 0, width, height
+    rows, columns = inside.any(dim=1).nonzero()[:, 0].tolist(), inside.any(dim=0).nonzero()[:, 0].tolist()
+    pad = round(margin * max(rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]))
+    left, right = _widened(columns[0] - pad, columns[-1] + 1 + pad, width, min_size)
+    top, bottom = _widened(rows[0] - pad, rows[-1] + 1 + pad, height, min_size)
+    return left, top, right, bottom
+
+
+def _widened(start: int, stop: int, length: int, min_size: int) -> tuple[int, int]:
+    """A range of at least ``min_size`` within ``[0, length)`` around the given one."""
+    start, stop = max(start, 0), min(stop, length)
+    lack = max(0, min(min_size, length) - (stop - start))
+    start = max(0, min(start - lack // 2, length - (stop - start) - lack))
+    return start, max(stop, start + min(min_size, length))
+
+
+def crop(image: Float[Tensor, "*batch h w"], box: tuple[int, int, int, int]) -> Float[Tensor, "*batch y x"]:
+    """The part of an image within ``(left, top, right, bottom)``."""
+    left, top, right, bottom = box
+    return image[..., top:bottom, left:right]
