@@ -1,0 +1,190 @@
+"""One photo of one person -> what the rest of the road starts from."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from humansplat.capture.crop import (
+    Box,
+    canonical_square,
+    cut_plane,
+    cut_region,
+    cut_square,
+    mask_box,
+    working_region,
+)
+from humansplat.capture.foreground import estimate_foreground
+from humansplat.capture.framing import missing_parts
+from humansplat.capture.graph import GRAPH_SIDE, PoseGraph, default_graph
+from humansplat.capture.landmarks import Person, find_people
+from humansplat.capture.mask import Matting, refine_mask, rembg_mask
+from humansplat.capture.photo import Photo, Picture, load_mask, load_photo
+from humansplat.capture.window import apply
+from humansplat.errors import UserError
+from humansplat.structures import TensorStruct
+
+# The mask is drawn at this many times the resolution of the crop, so that its edge is smooth in it.
+_OVERSAMPLING = 2.0
+# Around the coarse mask: room for hair, and for the background that the matting compares with.
+_MARGIN = 0.08
+# Side of the coarse mask of the whole picture, for measuring the person, pixels.
+_COARSE_SIDE = 512
+
+
+class Capture(TensorStruct):
+    """A person in the canonical crop: centred, the longer side of the mask's box 0.85 of the crop's side."""
+
+    image: Float[Tensor, "3 s s"]
+    """The person's own colours, sRGB in ``[0, 1]``, straight (not multiplied by the mask); white where the mask is 0."""
+    mask: Float[Tensor, "s s"]
+    """Soft, in ``[0, 1]``; 0 beyond the picture."""
+    landmarks: Float[Tensor, "33 2"]
+    """Crop pixels (``humansplat.capture.landmarks.LANDMARK_NAMES``)."""
+    visibility: Float[Tensor, "33"]
+    """Probability that a landmark is seen."""
+    world_landmarks: Float[Tensor, "33 3"]
+    """Metres from between the hips, in axes like the camera's: x right, y down, z away."""
+    crop_to_photo: Float[Tensor, "2 3"]
+    """Affine map from crop pixels to pixels of the upright photo."""
+    score: float
+    """The pose graph's probability that this is a person."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what is doubtful."""
+
+    def composited(self, background: float = 1.0) -> Float[Tensor, "3 s s"]:
+        """The person on a plain background (white by default)."""
+        return self.image * self.mask + background * (1.0 - self.mask)
+
+
+def capture_person(
+    photo: Picture,
+    mask: Picture | None = None,
+    *,
+    size: int = 256,
+    matting: Matting = "graph",
+    graph: PoseGraph | None = None,
+) -> Capture:
+    """Find the person of a photo, cut it out and centre it.
+
+    Args:
+        photo: Whatever :func:`humansplat.capture.photo.load_photo` reads. Its own alpha, if it cuts the
+            person out, is the mask.
+        mask: The person's mask at the shape of the photo; wins over everything else.
+        size: Side of the crop, pixels.
+        matting: Who draws the mask when the photo brings none.
+        graph: The loaded pose graph; by default the one of this process.
+
+    Returns:
+        The capture, on the CPU.
+
+    Raises:
+        UserError: If the photo cannot be read or is smaller than 128 px; if nobody is found; if part of the
+            person lies outside the picture; if the mask does not fit; or if an optional package is missing.
+    """
+    picture = load_photo(photo)
+    given = load_mask(mask, picture) if mask is not None else picture.alpha
+    pixels = picture.pixels if given is None else _on_grey(picture.pixels, given)
+    people = find_people(pixels, graph or default_graph())
+    person, warnings = people[0], []
+    if len(people) > 1 and given is None:
+        warnings.append(f"{len(people)} people were found in {picture.name}; the largest was taken")
+    _refuse_cut_person(person, given, picture)
+    if given is not None:
+        colors, alpha, to_photo = _from_given_mask(picture, given, straight=mask is None, size=size)
+    else:
+        colors, alpha, to_photo = _from_picture(picture, person, matting, size=size)
+    if not (alpha >= 0.5).any():
+        raise UserError(f"no clear outline of a person was found in {picture.name}; give a mask with --mask")
+    square = canonical_square(mask_box(alpha))
+    crop_colors, crop_mask = cut_square(colors, alpha, square, size)
+    return _record(person, crop_colors, crop_mask, _square_to_photo(square, to_photo, size), tuple(warnings))
+
+
+def _on_grey(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The cut-out person on a plain background: what the pose graph reads best."""
+    mixed = pixels * alpha[..., None] + 200.0 * (1.0 - alpha[..., None])
+    return mixed.astype(np.uint8)
+
+
+def _refuse_cut_person(person: Person, given: np.ndarray | None, picture: Photo) -> None:
+    scale = min(1.0, _COARSE_SIDE / max(picture.width, picture.height))
+    width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    to_photo = np.array([[picture.width / width, 0.0, 0.0], [0.0, picture.height / height, 0.0]])
+    coarse = person.logits_at(to_photo, width, height) > 0.0
+    missing = missing_parts(person, coarse, picture.width, picture.height)
+    if missing:
+        named = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
+        raise UserError(
+            f"the person in {picture.name} is cut off: {named} outside the picture; use a photo of the whole person"
+        )
+
+
+def _from_given_mask(
+    picture: Photo, given: np.ndarray, *, straight: bool, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    box = mask_box(given)
+    longest = _OVERSAMPLING * size
+    region = working_region(box, picture.width, picture.height, margin=_MARGIN, longest=longest)
+    alpha = cut_plane(given, region)
+    image = cut_region(picture.pixels, region)
+    if straight:
+        # A cut-out's hidden pixels may hold any colour, so they must not reach the visible ones.
+        weighted = [cut_plane(picture.pixels[..., c] / 255.0 * given, region) for c in range(3)]
+        shown = np.stack(weighted, axis=-1) / np.maximum(alpha, 1e-3)[..., None]
+        image = np.where(alpha[..., None] > 1e-3, shown.clip(0.0, 1.0), image)
+        return image.astype(np.float32), alpha, region.to_photo
+    return estimate_foreground(image, alpha), alpha, region.to_photo
+
+
+def _from_picture(
+    picture: Photo, person: Person, matting: Matting, *, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    region = working_region(
+        _coarse_box(person, picture), picture.width, picture.height, margin=_MARGIN, longest=_OVERSAMPLING * size
+    )
+    image = cut_region(picture.pixels, region)
+    if matting == "rembg":
+        alpha = rembg_mask(image)
+    elif matting == "graph":
+        logits = person.logits_at(region.to_photo, region.width, region.height)
+        alpha = refine_mask(image, logits, person.window.side / GRAPH_SIDE / region.to_photo[0, 0])
+    else:
+        raise UserError(f"matting {matting!r} is not known; use 'graph' or 'rembg'")
+    return estimate_foreground(image, alpha), alpha, region.to_photo
+
+
+def _coarse_box(person: Person, picture: Photo) -> Box:
+    """The box of the graph's mask, photo pixels."""
+    side = person.window.side
+    x0, y0 = person.window.x - side, person.window.y - side
+    # A grid that holds the window however it is turned.
+    to_photo = np.array([[2 * side / _COARSE_SIDE, 0.0, x0], [0.0, 2 * side / _COARSE_SIDE, y0]])
+    left, top, right, bottom = mask_box(person.logits_at(to_photo, _COARSE_SIDE, _COARSE_SIDE) + 0.5)
+    corners = apply(to_photo, np.array([[left, top], [right, bottom]]))
+    low = corners[0].clip(0, [picture.width - 1, picture.height - 1])
+    high = corners[1].clip(low + 1, [picture.width, picture.height])
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _square_to_photo(square: Box, to_photo: np.ndarray, size: int) -> np.ndarray:
+    scale = (square[2] - square[0]) / size
+    corner = apply(to_photo, np.array([[square[0], square[1]]]))[0]
+    return np.concatenate([to_photo[:, :2] * scale, corner[:, None]], axis=1)
+
+
+def _record(
+    person: Person, colors: np.ndarray, mask: np.ndarray, crop_to_photo: np.ndarray, warnings: tuple[str, ...]
+) -> Capture:
+    linear = np.linalg.inv(crop_to_photo[:, :2])
+    landmarks = (person.landmarks - crop_to_photo[:, 2]) @ linear.T
+    return Capture(
+        image=torch.from_numpy(colors).movedim(-1, 0).contiguous(),
+        mask=torch.from_numpy(mask),
+        landmarks=torch.from_numpy(landmarks.astype(np.float32)),
+        visibility=torch.from_numpy(person.visibility.copy()),
+        world_landmarks=torch.from_numpy(person.world.copy()),
+        crop_to_photo=torch.from_numpy(crop_to_photo.astype(np.float32)),
+        score=person.score,
+        warnings=warnings,
+    )
