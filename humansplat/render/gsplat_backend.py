@@ -1,0 +1,70 @@
+"""Rendering by gsplat's CUDA kernels."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from humansplat.errors import UserError
+from humansplat.structures import Cameras, Gaussians
+
+
+def rasterize(
+    splats: Gaussians, cameras: Cameras, near: float, far: float
+) -> tuple[Float[Tensor, "*b c h w 3"], Float[Tensor, "*b c h w"], Float[Tensor, "*b c h w"]]:
+    """Render splats from several cameras in one call, in float32.
+
+    Args:
+        splats: ``[*b, n]``, on a CUDA device.
+        cameras: ``[*b, c]``, on the same device.
+        near: Nearest visible depth of a centre, metres.
+        far: Farthest visible depth of a centre, metres.
+
+    Returns:
+        Premultiplied colours, alphas, and the sum of depth times weight.
+
+    Raises:
+        UserError: If gsplat is not installed, or its CUDA kernels can neither be loaded nor built.
+    """
+    _require_kernels()
+    from gsplat import rasterization
+
+    channels, alphas, _ = rasterization(
+        splats.means.float(),
+        splats.quats.float(),
+        splats.scales.float(),
+        splats.opacities.float(),
+        splats.colors.float(),
+        cameras.viewmats.float(),
+        cameras.Ks.float(),
+        cameras.width,
+        cameras.height,
+        near_plane=near,
+        far_plane=far,
+        packed=False,
+        render_mode="RGB+D",
+        rasterize_mode="classic",
+    )
+    return channels[..., :3], alphas[..., 0], channels[..., 3]
+
+
+def _require_kernels() -> None:
+    """Load gsplat's CUDA kernels, building them if they are not built yet.
+
+    Raises:
+        UserError: With the remedy, if that fails.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("backend='gsplat' needs a CUDA device and there is none; use backend='cpu'")
+    remedy = (
+        "install the CUDA toolkit (nvcc) of torch's CUDA version or a gsplat wheel built for it, or use backend='cpu'"
+    )
+    try:
+        from gsplat.cuda._backend import _C
+    except ImportError as error:
+        raise UserError(
+            f"gsplat cannot be imported ({error}); run pip install gsplat, or use backend='cpu'"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"gsplat's CUDA kernels could not be built ({error}); {remedy}") from error
+    if _C is None:
+        raise UserError(f"gsplat found no CUDA toolkit to build its kernels with; {remedy}")
