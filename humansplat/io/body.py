@@ -3,9 +3,11 @@
 Arrays of the file, world frame, metres, float32:
     vertices [v, 3], joints [j, 3]           the posed surface and skeleton
     model                                    name of the body model
-    parameters.<name>                        the model's own parameters
     viewmat [4, 4], K [3, 3], width, height  the camera
     canonical [v, 3], faces [f, 3], parts [v]  what is the same for every body of the model; may be left out
+    any other name                           the model's own parameters
+
+The camera is that of the photograph or picture that the body was made from, in its pixels.
 """
 
 import zipfile
@@ -19,8 +21,8 @@ from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 from humansplat.structures import Cameras, PosedBody
 
+_REQUIRED = ("vertices", "joints", "model", "viewmat", "K", "width", "height")
 _CONSTANTS = ("canonical", "faces", "parts")
-_PARAMETER = "parameters."
 
 
 def write_body(body: PosedBody, camera: Cameras, path: Path, *, constants: bool = True) -> None:
@@ -34,7 +36,7 @@ def write_body(body: PosedBody, camera: Cameras, path: Path, *, constants: bool 
             in itself; data sets leave it out.
 
     Raises:
-        ValueError: If the body or the camera is batched.
+        ValueError: If the body or the camera is batched, or a parameter has the name of another array.
     """
     if body.vertices.ndim != 2 or camera.viewmats.ndim != 2:
         raise ValueError(
@@ -49,7 +51,10 @@ def write_body(body: PosedBody, camera: Cameras, path: Path, *, constants: bool 
         "width": np.array(camera.width),
         "height": np.array(camera.height),
     }
-    arrays |= {f"{_PARAMETER}{name}": _array(value) for name, value in (body.parameters or {}).items()}
+    parameters = {name: _array(value) for name, value in (body.parameters or {}).items()}
+    if taken := sorted(parameters.keys() & {*_REQUIRED, *_CONSTANTS}):
+        raise ValueError(f"a body model's parameter cannot be called {', '.join(taken)} in body.npz")
+    arrays |= parameters
     if constants:
         arrays["canonical"] = _array(body.canonical)
         arrays["faces"] = body.faces.cpu().numpy().astype(np.int32)
@@ -69,7 +74,7 @@ def read_body(path: Path, template: PosedBody | None = None) -> tuple[PosedBody,
         UserError: If there is no such file, it is not a body file, or it leaves out what no template gives.
     """
     arrays = _load(path)
-    missing = sorted({"vertices", "joints", "model", "viewmat", "K", "width", "height"} - arrays.keys())
+    missing = sorted(set(_REQUIRED) - arrays.keys())
     if missing:
         raise UserError(f"{path}: not a body file, it lacks {', '.join(missing)}")
     model = str(arrays["model"])
@@ -88,11 +93,7 @@ def read_body(path: Path, template: PosedBody | None = None) -> tuple[PosedBody,
         faces=faces,
         parts=parts,
         model=model,
-        parameters={
-            name.removeprefix(_PARAMETER): _tensor(value)
-            for name, value in arrays.items()
-            if name.startswith(_PARAMETER)
-        }
+        parameters={name: _tensor(value) for name, value in arrays.items() if name not in {*_REQUIRED, *_CONSTANTS}}
         or None,
     )
     camera = Cameras(

@@ -69,6 +69,19 @@ def test_a_body_may_lack_parameters(body, camera, tmp_path):
     assert read_body(tmp_path / "body.npz")[0].parameters is None
 
 
+def test_parameters_cannot_take_the_name_of_another_array(body, camera, tmp_path):
+    clash = PosedBody(
+        vertices=body.vertices,
+        joints=body.joints,
+        canonical=body.canonical,
+        faces=body.faces,
+        parts=body.parts,
+        parameters={"joints": torch.zeros(3)},
+    )
+    with pytest.raises(ValueError, match="cannot be called joints"):
+        write_body(clash, camera, tmp_path / "body.npz")
+
+
 def test_batches_are_refused(body, camera, tmp_path):
     many = Cameras(viewmats=torch.eye(4)[None], Ks=camera.Ks[None], width=64, height=48)
     with pytest.raises(ValueError, match="one body and one camera"):

@@ -49,7 +49,7 @@ def test_metrics_are_symmetric_and_batch_as_a_loop_does(pair):
 def test_ssim_has_right_gradients(rng):
     image = torch.rand(1, 12, 12, generator=rng, dtype=torch.float64).requires_grad_()
     reference = torch.rand(1, 12, 12, generator=rng, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: ssim(x, reference), image)
+    assert torch.autograd.gradcheck(lambda x: ssim(x, reference), image, fast_mode=True)
 
 
 def test_small_images_are_refused():
