@@ -114,10 +114,45 @@ class CheckpointConfig:
 class AutoencoderConfig:
     """Options of the autoencoder task."""
 
+    views_per_person: int = 4
+    """Pictures of each drawn person: the batch is ``batch_size`` times as many."""
+    ssim_weight: float = 0.2
+    divergence_weight: float = 1e-4
+    """Of the mean divergence of a latent value from the standard normal: keeps the latents in one range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructorConfig:
+    """Constructor arguments of ``models.latent_reconstructor.LatentReconstructor``; see there."""
+
+    width: int = 256
+    num_heads: int = 4
+    num_intra_layers: int = 4
+    num_body_layers: int = 1
+    num_inter_layers: int = 3
+    window: float = 2.0
+    num_body_tokens: int = 1536
+    kept_cells: int = 384
+    unseen_splats: int = 4
+    body_splats: int = 2
+    photo_patches: bool = False
+    max_offset: float = 0.4
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionConfig:
     """Options of the reconstruction task."""
+
+    autoencoder: Path = Path("weights/small/vae")
+    """Folder of the trained autoencoder; it stays as it is."""
+    model: ReconstructorConfig = field(default_factory=ReconstructorConfig)
+    num_targets: int = 4
+    """Pictures to be matched, a person and step."""
+    wrong_bodies: float = 0.5
+    """Share of the people whose body is perturbed, as by a fit from one picture."""
+    absolute_weight: float = 0.1
+    mask_weight: float = 0.5
+    ssim_weight: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ def unproject(
 ) -> Float[Tensor, "*batch n 3"]:
     """Place pixels at a camera-frame depth (metres) in the world; inverse of :func:`project`."""
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
-    cam = depth[..., None] * (homogeneous @ torch.linalg.inv(K).mT)
+    cam = depth[..., None] * (homogeneous @ torch.linalg.inv_ex(K).inverse.mT)
     return (cam - viewmat[..., None, :3, 3]) @ viewmat[..., :3, :3]
 
 

@@ -35,7 +35,7 @@ def camera_rays(
     width, height = cameras.width // stride, cameras.height // stride
     cells = pixel_centers(width, height, cameras.Ks.device).to(cameras.Ks.dtype) * stride
     pixels = torch.cat([cells, torch.ones_like(cells[..., :1])], dim=-1).flatten(0, 1)  # [h*w, 3]
-    cam = pixels @ torch.linalg.inv(cameras.Ks).mT  # [*batch, h*w, 3]
+    cam = pixels @ torch.linalg.inv_ex(cameras.Ks).inverse.mT  # [*batch, h*w, 3]; inv() would wait for the device
     directions = F.normalize(cam @ cameras.viewmats[..., :3, :3], dim=-1).unflatten(-2, (height, width))
     return cameras.centers[..., None, None, :].expand_as(directions), directions
 

@@ -40,6 +40,11 @@ MAX_SKIN_OFFSET = 0.1
 """Farthest that a skin splat gets from its vertex, metres."""
 
 
+def _full_precision(device: torch.device) -> torch.autocast:
+    """Camera algebra in bf16 would be off by centimetres."""
+    return torch.autocast(device.type, enabled=False)
+
+
 class LatentReconstructor(ModelMixin, ConfigMixin):
     """Predict pixel-aligned splats of four views, and a few on the body's skin.
 
@@ -161,38 +166,45 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
                 f"a picture of {size} px needs latents of {size // self.cell} cells and body maps of {size // 2} px, "
                 f"got {grid} and {maps.hit.shape[-1]}"
             )
-        center = (body.vertices.amin(dim=1) + body.vertices.amax(dim=1)) / 2
-        kept = nearest_cells(image[:, 3], maps, grid, self.kept_cells)  # [b, 4, t]
-        x = self._embed_cells(latents, image, cameras, maps, center, kept).flatten(1, 2)  # [b, 4 t, d]
-        points = body.vertices[:, token_ids]  # [b, j, 3]
-        body_tokens = self._embed_body(latents, cameras, body, maps, center, token_ids)
-        allowed = self._windows(kept, grid, points, cameras)
+        with _full_precision(image.device):
+            center = (body.vertices.amin(dim=1) + body.vertices.amax(dim=1)) / 2
+            points = body.vertices[:, token_ids]  # [b, j, 3]
+            kept = nearest_cells(image[:, 3], maps, grid, self.kept_cells)  # [b, 4, t]
+            cell_features = self._cell_features(latents.float(), image, cameras, maps, center, kept)
+            body_features = self._body_features(latents.float(), cameras, body, maps, center, token_ids)
+            allowed = self._windows(kept, grid, points, cameras)
 
+        missing = torch.zeros(NUM_VIEWS, 1, device=image.device)
+        missing[latents.shape[1] :] = 1.0
+        x = self.embed(cell_features) + (self.view_tokens + missing * self.missing_token)[:, None]
+        x = x.flatten(1, 2)  # [b, 4 t, d]
+        body_tokens = self.embed_body(body_features)
         for block in self.intra:
             x = self._run(block, x)
         for block in self.body_blocks:
             body_tokens = self._run(block, body_tokens)
         for block in self.inter:
             x = self._run(block, x, body_tokens, allowed)
-
         x = self.norm(x).unflatten(1, (NUM_VIEWS, -1))  # [b, 4, t, d]
-        photo_raw = self.photo_head(x[:, :1]).float().unflatten(-1, (self.cell**2, -1))
-        unseen_raw = self.unseen_head(x[:, 1:]).float().unflatten(-1, (-1, 1 + splat_head.CHANNELS))
-        parts = [
-            self._photo_splats(photo_raw, kept[:, :1], image, cameras[:, :1], maps[:, :1]),
-            self._unseen_splats(unseen_raw, kept[:, 1:], image, cameras, maps[:, 1:]),
-        ]
-        if self.body_head is not None:
-            raw = self.body_head(self.norm_body(body_tokens)).float()
-            parts.append(self._skin_splats(raw, points, image, cameras[:, 0]))
-        return concatenate(parts)
+        photo_raw = self.photo_head(x[:, :1]).unflatten(-1, (self.cell**2, -1))
+        unseen_raw = self.unseen_head(x[:, 1:]).unflatten(-1, (-1, 1 + splat_head.CHANNELS))
+        body_raw = self.body_head(self.norm_body(body_tokens)) if self.body_head is not None else None
+
+        with _full_precision(image.device):
+            parts = [
+                self._photo_splats(photo_raw.float(), kept[:, :1], image, cameras[:, :1], maps[:, :1]),
+                self._unseen_splats(unseen_raw.float(), kept[:, 1:], image, cameras, maps[:, 1:]),
+            ]
+            if body_raw is not None:
+                parts.append(self._skin_splats(body_raw.float(), points, image, cameras[:, 0]))
+            return concatenate(parts)
 
     def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)
 
-    def _embed_cells(
+    def _cell_features(
         self,
         latents: Tensor,
         image: Tensor,
@@ -200,7 +212,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         maps: BodyMaps,
         center: Tensor,
         kept: Int[Tensor, "b v t"],
-    ) -> Float[Tensor, "b v t d"]:
+    ) -> Float[Tensor, "b v t f"]:
         batch, seen, _, grid, _ = latents.shape
         # The back's silhouette is the front's mirrored, and its cloth mostly the front's too, so its
         # cells start from the mirrored photo; the sides start from nothing.
@@ -224,12 +236,9 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             take_cells(patchify(photo.movedim(2, -1), self.cell).flatten(-2), kept),
             take_cells(patchify(map_features(maps, cameras, center), self.cell // 2).flatten(-2), kept),
         ]
-        missing = torch.zeros(NUM_VIEWS, 1, device=image.device)
-        missing[seen:] = 1.0
-        x = self.embed(torch.cat(features, dim=-1))
-        return x + (self.view_tokens + missing * self.missing_token)[:, None]
+        return torch.cat(features, dim=-1)
 
-    def _embed_body(
+    def _body_features(
         self,
         latents: Tensor,
         cameras: Cameras,
@@ -237,7 +246,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         maps: BodyMaps,
         center: Tensor,
         token_ids: Tensor,
-    ) -> Float[Tensor, "b j d"]:
+    ) -> Float[Tensor, "b j f"]:
         """The human tokenizer: position and the photo's latent where the vertex projects (section 3.4)."""
         photo = cameras[:, 0]
         rotation = photo.viewmats[:, :3, :3]
@@ -247,7 +256,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         visible = splat_head.surface_visible(points, photo, maps)[..., None].to(points.dtype)
         sampled = splat_head.sample_image(latents[:, 0], points, photo)
         local = (points - center[:, None]) @ rotation.mT
-        return self.embed_body(torch.cat([local, normals @ rotation.mT, canonical, visible, sampled], dim=-1))
+        return torch.cat([local, normals @ rotation.mT, canonical, visible, sampled], dim=-1)
 
     def _windows(
         self, kept: Int[Tensor, "b v t"], grid: int, points: Float[Tensor, "b j 3"], cameras: Cameras

@@ -1,0 +1,62 @@
+"""The small image autoencoder whose latents the transformer reads: diffusers' ``AutoencoderKL``."""
+
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor
+
+CELL = 8
+"""Pixels on a side of a latent cell."""
+
+
+def build_autoencoder(
+    channels: tuple[int, int, int, int] = (32, 64, 96, 96), latent_channels: int = 4
+) -> AutoencoderKL:
+    """Make an untrained autoencoder: 8x downsampling, one residual block a level.
+
+    Args:
+        channels: Of the four levels, finest first; each a multiple of 16.
+        latent_channels: Of a latent cell.
+    """
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=channels,
+        layers_per_block=1,
+        latent_channels=latent_channels,
+        norm_num_groups=16,
+        scaling_factor=1.0,
+    )
+
+
+def load_autoencoder(folder: Path) -> AutoencoderKL:
+    """Load an autoencoder that ``save_pretrained`` wrote, in ``eval`` mode and float32.
+
+    Raises:
+        OSError: If the folder holds none.
+    """
+    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
+
+
+def encode_images(autoencoder: AutoencoderKL, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g2"]:
+    """Latents of pictures: the mode of the posterior, scaled to about unit variance.
+
+    Args:
+        autoencoder: Its configured ``scaling_factor`` is applied.
+        images: sRGB in [0, 1], the person before a white background.
+    """
+    return autoencoder.encode(2 * images - 1).latent_dist.mode() * autoencoder.config["scaling_factor"]
+
+
+def decode_latents(autoencoder: AutoencoderKL, latents: Float[Tensor, "b c g g2"]) -> Float[Tensor, "b 3 h w"]:
+    """Pictures of latents that :func:`encode_images` made, sRGB in [0, 1]."""
+    decoded = autoencoder.decode(latents / autoencoder.config["scaling_factor"]).sample
+    return ((decoded + 1) / 2).clamp(0.0, 1.0)
+
+
+def on_white(images: Float[Tensor, "*batch 4 h w"]) -> Float[Tensor, "*batch 3 h w"]:
+    """Pictures with straight alpha, before a white background."""
+    color, alpha = images[..., :3, :, :], images[..., 3:, :, :]
+    return color * alpha + (1 - alpha)

@@ -1,0 +1,165 @@
+"""Learning to reconstruct: one picture and a body in, all the other views to be matched."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from humansplat.body.anny import AnnyBody
+from humansplat.body.noise import perturb_parameters, rotation_noise_scale
+from humansplat.config import TrainConfig
+from humansplat.data.dataset import PeoplePool
+from humansplat.data.people import PeopleBatch
+from humansplat.metrics.image import psnr, ssim
+from humansplat.models.autoencoder import encode_images, load_autoencoder, on_white
+from humansplat.models.conditioning import BodyConditioner
+from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
+from humansplat.render import render_gaussians
+from humansplat.render.gaussians import RenderedImages
+from humansplat.structures import Gaussians, PosedBody
+
+VALIDATION_BATCH = 8
+
+
+class ReconstructionTask:
+    """HumanSplat's second stage, from the photo's latent alone, with a render loss (Eq. 6).
+
+    The perceptual term is ``1 - SSIM``: it needs no downloaded network.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.options = config.reconstruction
+        self.augment = config.data.augment
+        self.image_size = config.data.image_size or 256
+        self.autoencoder = load_autoencoder(self.options.autoencoder)
+        self.body = AnnyBody.load()
+        self.joint_scale = rotation_noise_scale(self.body.joint_names)
+        self.conditioner = BodyConditioner(
+            num_tokens=self.options.model.num_body_tokens, map_size=self.image_size // 2
+        )
+
+    def build_module(self) -> nn.Module:
+        """A fresh transformer."""
+        return LatentReconstructor(**asdict(self.options.model))
+
+    def frozen_modules(self) -> Sequence[nn.Module]:
+        """The autoencoder and the body model."""
+        return (self.autoencoder, self.body)
+
+    def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> PeopleBatch:
+        """People with one picture given and some to be matched."""
+        return pool.sample(batch_size, self.options.num_targets, generator, num_inputs=1, augment=self.augment)
+
+    def training_loss(
+        self, module: nn.Module, batch: PeopleBatch, generator: torch.Generator, step: int
+    ) -> dict[str, Tensor]:
+        """Squared and absolute error, mask, SSIM; bodies partly perturbed."""
+        with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
+            body = self._perturbed(batch, generator)
+        rendered = self._render(self._reconstruct(module, batch, body), batch)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            truth, alpha = on_white(batch.targets), batch.targets[:, :, 3]
+            colors = rendered.colors.movedim(-1, 2)
+            squared = F.mse_loss(colors, truth)
+            options = self.options
+            return {
+                "squared": squared,
+                "absolute": options.absolute_weight * F.l1_loss(colors, truth),
+                "mask": options.mask_weight * F.mse_loss(rendered.alphas, alpha),
+                "ssim": options.ssim_weight * (1 - ssim(colors, truth).mean()),
+                "_psnr": -10 * squared.detach().log10(),
+            }
+
+    def validate(self, module: nn.Module, pool: PeoplePool) -> dict[str, float]:
+        """PSNR over the novel views with true bodies: whole picture and the person's box, by side."""
+        device = next(module.parameters()).device
+        novel = torch.arange(NUM_VIEWS, pool.num_views, device=device)
+        whole, box, bearing = [], [], []
+        for start in range(0, len(pool), VALIDATION_BATCH):
+            people = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=device)
+            batch = pool.batch(people, novel.expand(len(people), -1))
+            rendered = self._render(self._reconstruct(module, batch, batch.body), batch)
+            colors, truth = (
+                rendered.colors.movedim(-1, 2).clamp(0, 1).flatten(0, 1),
+                on_white(batch.targets).flatten(0, 1),
+            )
+            whole.append(psnr(colors, truth))
+            box.append(_box_psnr(colors, truth, batch.targets[:, :, 3].flatten(0, 1)))
+            bearing.append(_bearing(batch).flatten())
+        turn = torch.cat(bearing).abs()
+        figures = {}
+        for name, values in (("psnr", torch.cat(whole)), ("box", torch.cat(box))):
+            figures[name] = values.mean()
+            figures[f"{name}_front"] = values[turn < torch.pi / 4].mean()
+            figures[f"{name}_side"] = values[(turn >= torch.pi / 4) & (turn <= 3 * torch.pi / 4)].mean()
+            figures[f"{name}_back"] = values[turn > 3 * torch.pi / 4].mean()
+        return {name: round(float(value), 4) for name, value in figures.items()}
+
+    def pictures(self, module: nn.Module, batch: PeopleBatch) -> Tensor:
+        """A row a person: the photo, then each target beside its render."""
+        rendered = self._render(self._reconstruct(module, batch, batch.body), batch)
+        renders = rendered.colors.movedim(-1, 2).clamp(0, 1)
+        pairs = torch.stack([on_white(batch.targets), renders], dim=2).flatten(1, 2)  # [b, 2 t, 3, h, w]
+        rows = torch.cat([on_white(batch.images[:, :1]), pairs], dim=1)
+        return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+
+    def save_pretrained(self, module: nn.Module, folder: Path) -> None:
+        """Write the transformer as diffusers does."""
+        assert isinstance(module, LatentReconstructor)
+        module.save_pretrained(folder)
+
+    def _perturbed(self, batch: PeopleBatch, generator: torch.Generator) -> PosedBody:
+        """Wrong bodies for a share of the batch, the true ones for the rest."""
+        parameters = batch.body.parameters
+        assert parameters is not None
+        device = batch.images.device
+        count = len(batch.people)
+        amount = torch.rand(count, generator=generator, device=device) * 1.5
+        chosen = torch.rand(count, generator=generator, device=device) < self.options.wrong_bodies
+        viewing = F.normalize(parameters["translation"] - batch.cameras.centers[:, 0], dim=-1)
+        wrong = perturb_parameters(
+            parameters["phenotypes"],
+            parameters["rotations"],
+            parameters["translation"],
+            viewing,
+            self.joint_scale.to(device),
+            amount * chosen,
+            generator,
+        )
+        return self.body(**wrong)
+
+    def _reconstruct(self, module: nn.Module, batch: PeopleBatch, body: PosedBody) -> Gaussians:
+        photo = batch.images[:, 0]
+        with torch.no_grad():
+            latents = encode_images(self.autoencoder, on_white(photo)).float()[:, None]
+            with torch.autocast(photo.device.type, enabled=False):
+                maps, token_ids = self.conditioner(body, batch.cameras)
+        return module(latents, photo, batch.cameras, body, maps, token_ids)
+
+    def _render(self, splats: Gaussians, batch: PeopleBatch) -> RenderedImages:
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return render_gaussians(splats, batch.target_cameras)
+
+
+def _bearing(batch: PeopleBatch) -> Tensor:
+    """Angle from the photo's camera to each target's about the vertical, radians in [-pi, pi], ``[b, t]``."""
+    axis = (batch.body.vertices.amin(dim=1) + batch.body.vertices.amax(dim=1))[:, None] / 2
+    photo, target = batch.cameras.centers[:, :1] - axis, batch.target_cameras.centers - axis
+    angle = torch.atan2(target[..., 0], target[..., 2]) - torch.atan2(photo[..., 0], photo[..., 2])
+    return torch.remainder(angle + torch.pi, 2 * torch.pi) - torch.pi
+
+
+def _box_psnr(images: Tensor, truth: Tensor, alpha: Tensor) -> Tensor:
+    """PSNR inside the bounding box of each true mask ``[n, h, w]``, ``[n]``."""
+    person = alpha > 0.5
+    rows, columns = person.any(dim=2), person.any(dim=1)
+
+    def span(flags: Tensor) -> Tensor:  # from the first to the last true entry
+        return (flags.cumsum(1) > 0) & (flags.flip(1).cumsum(1).flip(1) > 0)
+
+    box = (span(rows)[:, :, None] & span(columns)[:, None]).float()
+    squared = ((images - truth).square().mean(dim=1) * box).sum(dim=(1, 2)) / box.sum(dim=(1, 2)).clamp(min=1)
+    return -10 * squared.clamp(min=1e-10).log10()
