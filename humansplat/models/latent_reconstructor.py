@@ -15,6 +15,7 @@ Structure Priors", NeurIPS 2024, sections 3.4 and 3.5. Where this differs from t
   carry what is known.
 * Body tokens carry splats of their own, on the skin. They close what no view sees, such as a chest
   behind an arm.
+* Nothing stays outside the cone of the photo's silhouette.
 """
 
 import torch
@@ -291,7 +292,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         means, footprint, on_body = self._along_rays(raw, kept, unseen, maps, self.unseen_stride)
         frame = unseen.viewmats[:, :, None, None, :3, :3].mT.expand(*means.shape, 3)
         means = means.flatten(1, 3)
-        return splat_head.activate(
+        splats = splat_head.activate(
             raw[..., 1:].flatten(1, 3),
             means=means,
             footprint=footprint.flatten(1, 3),
@@ -300,6 +301,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             known=splat_head.photo_colors(means.detach(), image, cameras[:, 0]),
             gate_logit=0.0,
         )
+        return splat_head.carve(splats, image, cameras[:, 0])
 
     def _along_rays(
         self, raw: Tensor, kept: Tensor, cameras: Cameras, maps: BodyMaps, stride: int
@@ -318,7 +320,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         to_world = photo.viewmats[:, None, :3, :3].mT
         offset = MAX_SKIN_OFFSET * torch.tanh(raw[..., :3]).flatten(1, 2)
         means = points.repeat_interleave(raw.shape[2], dim=1) + offset @ photo.viewmats[:, :3, :3]
-        return splat_head.activate(
+        splats = splat_head.activate(
             raw[..., 3:].flatten(1, 2),
             means=means,
             footprint=torch.full_like(means[..., :1], 0.5 * self.body_spacing),
@@ -327,3 +329,4 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             known=splat_head.photo_colors(means.detach(), image, photo),
             gate_logit=0.0,
         )
+        return splat_head.carve(splats, image, photo)

@@ -88,6 +88,28 @@ def photo_colors(
     return seen[..., :3] / alpha.clamp(min=1e-3), alpha
 
 
+def carve(splats: Gaussians, image: Float[Tensor, "b 4 h w"], cameras: Cameras) -> Gaussians:
+    """Take away what the photo shows not to be there: splats that project beside its mask.
+
+    Everything of the person lies in the cone of the silhouette (the visual hull; Laurentini, 1994). The
+    mask is widened by two pixels, so that soft edges stay solid.
+
+    Args:
+        splats: ``[b, n]``.
+        image: sRGB and straight alpha.
+        cameras: ``[b]``, the photo's.
+    """
+    widened = F.max_pool2d(image[:, 3:], 5, stride=1, padding=2)
+    inside = sample_image(widened, splats.means.detach(), cameras)[..., 0]
+    return Gaussians(
+        means=splats.means,
+        quats=splats.quats,
+        scales=splats.scales,
+        opacities=splats.opacities * inside,
+        colors=splats.colors,
+    )
+
+
 def activate(
     raw: Float[Tensor, "b n c"],
     means: Float[Tensor, "b n 3"],
