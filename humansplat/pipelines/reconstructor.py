@@ -1,0 +1,244 @@
+"""One photograph -> a Gaussian person: capture, body fit, views, reconstruction."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor
+
+from humansplat.body.fit import BodyFitter
+from humansplat.body.fit_silhouette import draw_silhouette, overlap
+from humansplat.body.protocol import BodyModel, load_body_model
+from humansplat.capture.capture import Capture, capture_person
+from humansplat.capture.photo import Photo, Picture, load_photo
+from humansplat.errors import UserError
+from humansplat.geometry.projection import orbit, project
+from humansplat.io.body import read_body
+from humansplat.metrics.image import silhouette_iou
+from humansplat.models.autoencoder import encode_images, on_white
+from humansplat.models.conditioning import BodyConditioner
+from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
+from humansplat.pipelines.reconstruction import Reconstruction
+from humansplat.pipelines.report import Report
+from humansplat.pipelines.weights import WeightsFolder, find_weights, load_module
+from humansplat.render import render_gaussians
+from humansplat.structures import Cameras, Gaussians, PosedBody
+
+Views = Literal["none", "diffusion"]
+Device = Literal["auto", "cpu", "cuda"]
+
+MIN_OPACITY = 1 / 255
+"""Fainter splats are dropped: no renderer draws an alpha below one step of an 8-bit image."""
+MIN_BODY_IOU = 0.5
+"""A body given by the user that overlaps the mask less than this is doubted in a warning."""
+
+
+class Reconstructor:
+    """The road from a photo to splats. Every stage can be replaced by the caller's own result.
+
+    Args:
+        autoencoder: Makes the latents.
+        network: Reads them.
+        weights: Where both came from.
+        device: ``auto`` takes CUDA where there is some.
+    """
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderKL,
+        network: LatentReconstructor,
+        weights: WeightsFolder,
+        device: Device = "auto",
+    ) -> None:
+        self.device = _device(device)
+        self.autoencoder = autoencoder.to(self.device).eval()
+        self.network = network.to(self.device).eval()
+        self.weights = weights
+        self.condition = BodyConditioner(num_tokens=network.num_body_tokens, map_size=weights.image_size // 2)
+        self._fitter: BodyFitter | None = None
+
+    @staticmethod
+    def from_pretrained(name_or_dir: str | Path = "small", device: Device = "auto") -> "Reconstructor":
+        """Load weights: a folder, the name of weights that ship with the package, or a name on the Hugging Face hub.
+
+        Raises:
+            UserError: If there are no such weights, they are damaged, or they do not fit the models.
+        """
+        weights = find_weights(name_or_dir)
+        autoencoder = load_module(AutoencoderKL, weights.path / "vae")
+        network = load_module(LatentReconstructor, weights.path / "reconstructor")
+        return Reconstructor(autoencoder, network, weights, device)
+
+    @property
+    def body_model(self) -> BodyModel:
+        """The default body, loaded at first use."""
+        return self._body_fitter().model
+
+    def __call__(
+        self,
+        photo: Picture,
+        mask: Picture | None = None,
+        body: str | Path | tuple[PosedBody, Cameras] | None = None,
+        views: Views = "none",
+        seed: int = 0,
+        progress: Callable[[str], None] | None = None,
+    ) -> Reconstruction:
+        """Reconstruct one person from one photo.
+
+        Args:
+            photo: A file of any usual format, a Pillow image, an array or a tensor.
+            mask: The person's mask, at the photo's size; found if it is not given.
+            body: A ``body.npz`` of this photo, or an unbatched body and the photo's camera, in the pixels of the
+                upright photo; fitted if it is not given.
+            views: Where the unseen sides come from: ``none`` leaves them to the reconstruction network,
+                ``diffusion`` samples them with a view model.
+            seed: Of every sampler; ``none`` samples nothing.
+            progress: Called with the name of each stage as it begins.
+
+        Raises:
+            UserError: If the photo, mask or body cannot be used, or the weights hold no view model.
+        """
+        self._check_views(views)
+        tell = progress or (lambda stage: None)
+        picture = load_photo(photo)
+        report = Report(
+            photo=Path(picture.name).name,
+            model=self.weights.name,
+            weights=self.weights.sha256,
+            device=str(self.device),
+            views=views,
+            seed=seed,
+        )
+        tell("capture")
+        with report.stage("capture"):
+            capture = capture_person(picture, mask, size=self.weights.image_size)
+        report.warnings.extend(capture.warnings)
+        tell("body")
+        with report.stage("body"):
+            posed, camera = self._body(capture, picture, body, report)
+        tell("reconstruct")
+        with report.stage("reconstruct"):
+            splats = self._reconstruct(capture, posed, camera)
+            front = camera.map(lambda tensor: tensor[None].to(self.device))
+            alpha = render_gaussians(splats, front).alphas[0].cpu()
+        report.num_splats = splats.num_splats
+        report.silhouette_iou = round(silhouette_iou(alpha, capture.mask).item(), 4)
+        return Reconstruction(
+            gaussians=splats.to("cpu"),
+            body=posed,
+            camera=camera,
+            photo_camera=_in_photo(camera, capture, picture),
+            image=capture.composited(),
+            mask=capture.mask,
+            report=report,
+        )
+
+    @torch.inference_mode()
+    def splats(self, images: Float[Tensor, "b 4 s s"], cameras: Cameras, body: PosedBody) -> Gaussians:
+        """The networks alone: cut-out pictures and bodies to splats.
+
+        Args:
+            images: sRGB and straight alpha, of the weights' image size.
+            cameras: ``[b, 4]``: of each picture, and the three that complete it.
+            body: Vertices ``[b, v, 3]``, in the cameras' world.
+
+        Returns:
+            Splats ``[b, n]``, on the reconstructor's device.
+        """
+        size = self.weights.image_size
+        if images.shape[-2:] != (size, size) or (cameras.width, cameras.height) != (size, size):
+            raise ValueError(
+                f"the weights {self.weights.name!r} take pictures of {size} x {size} px, got "
+                f"{images.shape[-1]} x {images.shape[-2]} and cameras of {cameras.width} x {cameras.height}"
+            )
+        images, cameras, body = images.to(self.device), cameras.to(self.device), body.to(self.device)
+        latents = encode_images(self.autoencoder, on_white(images))[:, None]
+        maps, token_ids = self.condition(body, cameras)
+        return self.network(latents, images, cameras, body, maps, token_ids)
+
+    def _check_views(self, views: Views) -> None:
+        if views == "diffusion":
+            raise UserError(
+                f"the weights {self.weights.name!r} hold no view model (no folder 'views'); use --views none"
+            )
+        if views != "none":
+            raise UserError(f"there is no way {views!r} to get views; use 'none' or 'diffusion'")
+
+    def _body_fitter(self) -> BodyFitter:
+        if self._fitter is None:
+            self._fitter = BodyFitter(load_body_model())
+        return self._fitter
+
+    def _body(
+        self,
+        capture: Capture,
+        picture: Photo,
+        given: str | Path | tuple[PosedBody, Cameras] | None,
+        report: Report,
+    ) -> tuple[PosedBody, Cameras]:
+        """The posed body and the crop's camera: fitted, or as the caller gave them."""
+        fitter = self._body_fitter()
+        if given is None:
+            fit = fitter(capture.landmarks, capture.visibility, capture.world_landmarks, capture.mask)
+            report.warnings.extend(fit.warnings)
+            report.landmark_error_px = round(fit.landmark_error_px, 3)
+            report.landmark_error_fraction = round(fit.landmark_error_fraction, 5)
+            report.body_silhouette_iou = round(fit.silhouette_iou, 4)
+            return fit.body, fit.camera
+        if not isinstance(given, tuple):
+            given = read_body(Path(given), fitter.model.pose({}))
+        body, of_photo = given
+        camera = _in_crop(of_photo.resized(picture.width, picture.height), capture)
+        pixels, _ = project(body.vertices, camera.viewmats, camera.Ks)
+        drawn = draw_silhouette(pixels, body.faces, self.weights.image_size)
+        report.body_silhouette_iou = round(overlap(drawn, capture.mask > 0.5), 4)
+        if report.body_silhouette_iou < MIN_BODY_IOU:
+            report.warnings.append(
+                f"the given body covers the person badly (overlap {report.body_silhouette_iou:.2f}); "
+                "its camera must be that of this photo"
+            )
+        return body, camera
+
+    def _reconstruct(self, capture: Capture, body: PosedBody, camera: Cameras) -> Gaussians:
+        """Splats of one capture, those too faint to be seen left out; on the reconstructor's device."""
+        turns = torch.arange(NUM_VIEWS) * (math.pi / 2)
+        cameras = orbit(camera, body.joints[0], turns).map(lambda tensor: tensor[None])
+        image = torch.cat([capture.image, capture.mask[None]])
+        splats = self.splats(image[None], cameras, batched(body))[0]
+        return splats.where(splats.opacities >= MIN_OPACITY)
+
+
+def batched(body: PosedBody) -> PosedBody:
+    """One body as a batch of one; what all bodies of a model share has no batch axis."""
+    return replace(
+        body,
+        vertices=body.vertices[None],
+        joints=body.joints[None],
+        parameters=body.parameters and {name: value[None] for name, value in body.parameters.items()},
+    )
+
+
+def _in_photo(camera: Cameras, capture: Capture, picture: Photo) -> Cameras:
+    """The crop's camera in the pixels of the upright photo."""
+    to_photo = torch.cat([capture.crop_to_photo, torch.tensor([[0.0, 0.0, 1.0]])])
+    return Cameras(viewmats=camera.viewmats, Ks=to_photo @ camera.Ks.cpu(), width=picture.width, height=picture.height)
+
+
+def _in_crop(camera: Cameras, capture: Capture) -> Cameras:
+    """The photo's camera in the pixels of the crop."""
+    to_photo = torch.cat([capture.crop_to_photo, torch.tensor([[0.0, 0.0, 1.0]])])
+    size = capture.mask.shape[-1]
+    return Cameras(viewmats=camera.viewmats, Ks=torch.linalg.inv(to_photo) @ camera.Ks, width=size, height=size)
+
+
+def _device(name: Device) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda needs an NVIDIA GPU that torch can use; take --device cpu")
+    return torch.device(name)

@@ -1,0 +1,171 @@
+"""Folders of weights: where they lie, whether they are whole, and loading them strictly.
+
+A folder holds ``config.json`` (``image_size``), and ``vae/`` and ``reconstructor/`` as diffusers'
+``save_pretrained`` writes them. ``SHA256SUMS``, if it is there, is checked before anything is loaded.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+import humansplat
+from humansplat.errors import UserError
+from humansplat.io.atomic import replacing
+
+CONFIG = "config.json"
+CHECKSUMS = "SHA256SUMS"
+WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
+
+M = TypeVar("M", bound=ModelMixin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFolder:
+    """A folder that was found, and checked as far as it brings checksums."""
+
+    name: str
+    """What the user called it."""
+    path: Path
+    image_size: int
+    """Side of the canonical crop that the models were trained with, pixels."""
+    sha256: dict[str, str]
+    """Of every weight file, by its path within the folder."""
+
+
+def find_weights(name_or_dir: str | Path) -> WeightsFolder:
+    """Find weights by a folder's path, the name of weights that ship, or a name on the Hugging Face hub.
+
+    Raises:
+        UserError: If there are none, or files differ from their checksums.
+    """
+    path = _locate(str(name_or_dir))
+    try:
+        image_size = int(json.loads((path / CONFIG).read_text(encoding="utf-8"))["image_size"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path} holds no {CONFIG}; give a folder of weights, such as weights/small") from error
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path / CONFIG} does not state the image_size; write the weights anew") from error
+    _check_sums(path)
+    files = sorted(path.rglob("*.safetensors"))
+    return WeightsFolder(
+        name=str(name_or_dir),
+        path=path,
+        image_size=image_size,
+        sha256={file.relative_to(path).as_posix(): _sha256(file) for file in files},
+    )
+
+
+def load_module(kind: type[M], folder: Path) -> M:
+    """Load a diffusers model in float32 and ``eval`` mode; the file must hold all tensors of the model, and no other.
+
+    Args:
+        kind: A ``ModelMixin`` that is also a ``ConfigMixin``.
+        folder: As ``save_pretrained`` writes it.
+
+    Raises:
+        UserError: If files are missing or broken, or the tensors differ; the names are listed.
+    """
+    assert issubclass(kind, ConfigMixin)
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        state = load_file(folder / WEIGHT_FILE)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} lacks {Path(str(error.filename or WEIGHT_FILE)).name}; get the weights anew"
+        ) from error
+    except (json.JSONDecodeError, SafetensorError) as error:
+        raise UserError(f"{folder}: its files are broken ({error}); get the weights anew") from error
+    known = set(kind._get_init_keys(kind))
+    unknown = sorted(key for key in values if not key.startswith("_") and key not in known)
+    if unknown:
+        raise UserError(
+            f"{folder / CONFIG}: {kind.__name__} has no {', '.join(unknown)}; the weights are of another version"
+        )
+    module = kind.from_config(values)
+    _check_keys(module, state, folder)
+    module.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()}, strict=True)
+    return module.to(torch.float32).eval()
+
+
+def write_checksums(folder: Path) -> Path:
+    """Write ``SHA256SUMS`` of all other files of a folder, in the form of ``sha256sum``."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (CHECKSUMS, "README.md"))
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    with replacing(folder / CHECKSUMS) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+    return folder / CHECKSUMS
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The weights that came with the package, by name."""
+    package = Path(humansplat.__file__).parent
+    # In a wheel they lie inside the package, in a clone beside it.
+    for root in (package / "weights", package.parent / "weights"):
+        found = {path.parent.name: path.parent for path in sorted(root.glob(f"*/{CONFIG}"))}
+        if found:
+            return found
+    return {}
+
+
+def _locate(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    shipped = shipped_weights()
+    if name in shipped:
+        return shipped[name]
+    return _download(name, sorted(shipped))
+
+
+def _download(name: str, shipped: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    known = f"no folder {name!r} exists, and the weights that ship are {', '.join(shipped) or 'none'}"
+    if name.count("/") != 1:
+        raise UserError(f"{known}; give a folder, or OWNER/NAME on the Hugging Face hub")
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", CHECKSUMS]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{known}; the Hugging Face hub did not give {name!r} ({reason})") from error
+
+
+def _check_sums(folder: Path) -> None:
+    sums = folder / CHECKSUMS
+    if not sums.is_file():
+        return
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"{folder} lacks {name}, which its {CHECKSUMS} lists; get the weights anew")
+        if _sha256(file) != expected:
+            raise UserError(f"{file} is damaged: it differs from {CHECKSUMS}; get the weights anew")
+
+
+def _check_keys(module: torch.nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
+    expected = module.state_dict()
+    problems = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
+        "of another shape": sorted(
+            f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected.keys() & state.keys()
+            if state[name].shape != expected[name].shape
+        ),
+    }
+    told = [f"{label}: {', '.join(names)}" for label, names in problems.items() if names]
+    if told:
+        raise UserError(f"{folder} does not fit {type(module).__name__}; {'; '.join(told)}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
