@@ -1,17 +1,20 @@
 """Synthetic people as a data set: drawn, rendered and written in parallel, resumable, reproducible to the byte."""
 
+import functools
 import hashlib
+import itertools
 import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -146,33 +149,35 @@ def synthesize(
     _remove_leftovers(out)
     began = time.monotonic()
     names = [person_name(split, index) for index in range(num)]
-    listed = _listed(out)
-    missing = [index for index in range(num) if not (out / names[index]).is_dir()]
+    known = _known_lines(out)
+    missing = [index for index, name in enumerate(names) if not (out / name).is_dir()]
+    beyond = sorted(known.keys() - set(names))  # of an earlier run that asked for more people
+    order = [*names, *beyond]
+    listed = _cut_manifest(out, order, known)
     failed: dict[str, str] = {}
-    num_new = 0
     made = _make_all(factory or library_generator, assets, out, task, missing, _num_workers(workers, len(missing)))
     bar = tqdm(total=num, initial=num - len(missing), unit="person", desc=f"people ({split})", disable=not progress)
-    with bar, (out / MANIFEST).open("a", encoding="utf-8", newline="\n") as manifest:
-        wanted = set(missing)
-        for index, name in enumerate(names):
+    with bar, closing(made), (out / MANIFEST).open("a", encoding="utf-8", newline="\n") as manifest:
+        remaining = set(names[index] for index in missing)
+        for name in order:
             # Lines are appended in the order of the people, so the manifest does not tell who was made when.
-            if index in wanted:
+            if name in remaining:
                 trouble = next(made)
                 bar.update()
                 if trouble is not None:
                     failed[name] = trouble
                     logger.warning("left out %s: %s", name, trouble)
                     continue
-                num_new += 1
             if name not in listed:
-                manifest.write(manifest_line(out / name) + "\n")
+                manifest.write(known.get(name) or manifest_line(out / name))
+                manifest.write("\n")
                 manifest.flush()
     if len(failed) > MAX_FAILED_SHARE * num:
         raise RuntimeError(f"{len(failed)} of {num} people could not be made, the first of them: {failed}")
     return Synthesized(
         names=tuple(name for name in names if name not in failed),
         failed=failed,
-        num_new=num_new,
+        num_new=len(missing) - len(failed),
         seconds=time.monotonic() - began,
     )
 
@@ -270,30 +275,36 @@ def _fingerprint(assets: Path) -> str:
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove temporary names of a run that was killed, and the line of the manifest that it cut short."""
-    for path in out.glob(".*"):
+    """Remove the temporary names of a run that was killed (``humansplat.io.atomic``)."""
+    for path in out.iterdir():
+        if not re.match(r"\.[0-9a-f]{8}\.", path.name):
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
 
 
-def _listed(out: Path) -> set[str]:
-    """People that the manifest lists; lines of people that are gone, and a cut last line, are taken out."""
+def _known_lines(out: Path) -> dict[str, str]:
+    """The manifest's line of each person who is there; a line cut short does not count."""
     path = out / MANIFEST
     if not path.is_file():
-        return set()
+        return {}
     text = path.read_text(encoding="utf-8")
-    names: dict[str, str] = {}
-    for line in text[: text.rfind("\n") + 1].splitlines():
-        name = json.loads(line)["name"]
-        if (out / name).is_dir():
-            names[name] = line
-    kept = "".join(f"{line}\n" for line in names.values())
-    if kept != text:
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    named = {json.loads(line)["name"]: line for line in lines}
+    return {name: line for name, line in named.items() if (out / name).is_dir()}
+
+
+def _cut_manifest(out: Path, order: Sequence[str], known: dict[str, str]) -> set[str]:
+    """Cut the manifest before the first person whose line is missing; return the people before."""
+    before = list(itertools.takewhile(known.__contains__, order))
+    path = out / MANIFEST
+    content = "".join(f"{known[name]}\n" for name in before)
+    if path.is_file() and path.read_text(encoding="utf-8") != content:
         with replacing(path) as temporary:
-            temporary.write_text(kept, encoding="utf-8", newline="\n")
-    return set(names)
+            temporary.write_text(content, encoding="utf-8", newline="\n")
+    return set(before)
 
 
 def _num_workers(workers: int | None, num_people: int) -> int:
@@ -302,23 +313,26 @@ def _num_workers(workers: int | None, num_people: int) -> int:
 
 def _make_all(
     factory: GeneratorFactory, assets: Path, out: Path, task: Task, indices: Sequence[int], workers: int
-) -> Iterator[str | None]:
+) -> Generator[str | None]:
     """Make people; for each, in order, what went wrong with it or ``None``."""
     if not indices:
         return
     if workers == 0:
-        generate = factory(assets)
-        for index in indices:
-            yield _attempt(generate, task, index, out)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in the workers: sums in another order have other last digits
+        try:
+            generate = factory(assets)
+            for index in indices:
+                yield _attempt(generate, task, index, out)
+        finally:
+            torch.set_num_threads(threads)
         return
     with _one_thread_a_process():
-        executor = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(factory, assets)
-        )
+        executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
         pending: deque[Future[str | None]] = deque()
         try:
             for index in indices:
-                pending.append(executor.submit(_work, task, index, out))
+                pending.append(executor.submit(_work, factory, assets, task, index, out))
                 # A slow person must not idle the others, nor the queue grow with the data set.
                 if len(pending) >= 8 * workers:
                     yield pending.popleft().result()
@@ -343,17 +357,19 @@ def _one_thread_a_process() -> Iterator[None]:
                 os.environ[name] = value
 
 
-_worker_generate: list[PersonGenerator] = []  # one element, filled when a worker process starts
-
-
-def _start_worker(factory: GeneratorFactory, assets: Path) -> None:
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a person begun is finished
     torch.set_num_threads(1)
-    _worker_generate[:] = [factory(assets)]
 
 
-def _work(task: Task, index: int, out: Path) -> str | None:
-    return _attempt(_worker_generate[0], task, index, out)
+def _work(factory: GeneratorFactory, assets: Path, task: Task, index: int, out: Path) -> str | None:
+    return _attempt(_loaded(factory, assets), task, index, out)
+
+
+@functools.cache
+def _loaded(factory: GeneratorFactory, assets: Path) -> PersonGenerator:
+    """The generator of this process; not made in the initializer, whose exceptions never reach the parent."""
+    return factory(assets)
 
 
 def _attempt(generate: PersonGenerator, task: Task, index: int, out: Path) -> str | None:
