@@ -224,10 +224,15 @@ def load_config(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T
 
 def save_config(config: object, path: Path) -> None:
     """Write the *resolved* configuration, defaults included; :func:`load_config` reads it back."""
-    text = yaml.safe_dump(_plain(asdict(cast(Any, config))), sort_keys=False)
+    text = yaml.safe_dump(as_plain(config), sort_keys=False)
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def as_plain(config: object) -> dict[str, Any]:
+    """A configuration as nested dicts, lists, numbers and text, for YAML and JSON."""
+    return cast(dict[str, Any], _plain(asdict(cast(Any, config))))
 
 
 def _override(values: Any, override: str) -> None:

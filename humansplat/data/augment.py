@@ -19,13 +19,13 @@ def augment(
 ) -> PeopleBatch:
     """Draw and apply all random changes; no synchronisation with the device."""
     b, device = batch.people.shape[0], batch.people.device
-    draw = {"generator": generator, "device": device}
     if config.mirror > 0:
-        batch = mirror(batch, torch.rand(b, **draw) < config.mirror, template)
+        batch = mirror(batch, torch.rand(b, generator=generator, device=device) < config.mirror, template)
     if config.gain > 0 or config.permute > 0:
-        gains = ((2 * torch.rand(b, 3, **draw) - 1) * config.gain).exp()
-        shuffled = torch.rand(b, 3, **draw).argsort(dim=1)
-        keep = torch.rand(b, 1, **draw) >= config.permute
+        draws = torch.rand(3, b, 3, generator=generator, device=device)
+        gains = ((2 * draws[0] - 1) * config.gain).exp()
+        shuffled = draws[1].argsort(dim=1)
+        keep = draws[2, :, :1] >= config.permute
         channels = torch.where(keep, torch.arange(3, device=device), shuffled)
         batch = recolor(batch, gains, channels)
     return batch

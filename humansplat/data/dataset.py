@@ -1,6 +1,5 @@
 """People held in memory as whole-number pictures on the training device."""
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +13,10 @@ from torch import Tensor
 
 from humansplat.config import AugmentConfig
 from humansplat.data.augment import augment as augment_batch
-from humansplat.data.people import NUM_RIG_VIEWS, BodyTemplate, PeopleBatch
-from humansplat.data.person_files import PersonArrays, read_person
+from humansplat.data.format import MANIFEST, read_manifest
+from humansplat.data.people import BodyTemplate, PeopleBatch
+from humansplat.data.person_files import PersonTensors, load_person
+from humansplat.data.rig import NUM_RIG_VIEWS
 from humansplat.errors import UserError
 from humansplat.structures import Cameras, PosedBody
 
@@ -55,6 +56,7 @@ class PeoplePool:
         self.root, self.capacity, self.image_size = Path(root), capacity, image_size
         self.device = torch.device(device)
         self.template = template.to(self.device)
+        self._any_body = template.body()
         self._rank, self._world_size, self._num_workers = rank, world_size, num_workers
         self._names: list[str] = []
         self._num_stored = 0
@@ -203,25 +205,29 @@ class PeoplePool:
 
     def _new_names(self) -> list[str]:
         """This process's people of the manifest's lines since the last call."""
-        names = list_people(self.root)
+        # A folder that is only about to be filled has no manifest yet.
+        names = [str(line["name"]) for line in read_manifest(self.root)] if (self.root / MANIFEST).is_file() else []
         new = range(self._num_listed, len(names))
         self._num_listed = len(names)
         return [names[line] for line in new if line % self._world_size == self._rank]
 
-    def _read(self, names: list[str]) -> Iterator[PersonArrays]:
+    def _read(self, names: list[str]) -> Iterator[PersonTensors]:
         """Decode in parallel, give in order."""
         slice_size = 8 * self._num_workers  # bounds the decoded people that wait to be stored
         with ThreadPoolExecutor(self._num_workers) as executor:
             for start in range(0, len(names), slice_size):
                 folders = [self.root / name for name in names[start : start + slice_size]]
-                yield from executor.map(lambda folder: read_person(folder, self.image_size), folders)
+                yield from executor.map(self._load, folders)
 
-    def _store(self, person: PersonArrays) -> None:
-        arrays = {name: torch.from_numpy(array) for name, array in person.arrays().items()}
+    def _load(self, folder: Path) -> PersonTensors:
+        return load_person(folder, self._any_body, self.image_size)
+
+    def _store(self, person: PersonTensors) -> None:
+        tensors = person.tensors()
         if not self._slots:
-            self._allocate(person, arrays)
-        self._check(person, arrays)
-        staged = self._stage(arrays)
+            self._allocate(person, tensors)
+        self._check(person, tensors)
+        staged = self._stage(tensors)
         slot = self._num_stored % self.capacity
         with self._lock:
             for name, tensor in staged.items():
@@ -229,34 +235,28 @@ class PeoplePool:
             self._names[slot : slot + 1] = [person.name]
             self._num_stored += 1
 
-    def _stage(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _stage(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring one person to the device without waiting for the training steps queued there."""
         if self.device.type != "cuda":
-            return arrays
+            return tensors
         stream = torch.cuda.Stream(self.device)
         with torch.cuda.stream(stream):
-            staged = {name: tensor.to(self.device) for name, tensor in arrays.items()}
+            staged = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         stream.synchronize()
         for tensor in staged.values():
             tensor.record_stream(torch.cuda.default_stream(self.device))
         return staged
 
-    def _allocate(self, person: PersonArrays, arrays: dict[str, Tensor]) -> None:
-        num_vertices = self.template.canonical.shape[0]
-        if person.vertices.shape[0] != num_vertices:
-            raise UserError(
-                f"{self.root / person.name}/body.npz has {person.vertices.shape[0]} vertices where the body model "
-                f"{self.template.model!r} has {num_vertices}: make the people anew with this version"
-            )
-        self._size = (person.width, person.height)
+    def _allocate(self, person: PersonTensors, tensors: dict[str, Tensor]) -> None:
+        self._size = (person.cameras.width, person.cameras.height)
         self._slots = {
             name: torch.empty(self.capacity, *tensor.shape, dtype=tensor.dtype, device=self.device)
-            for name, tensor in arrays.items()
+            for name, tensor in tensors.items()
         }
 
-    def _check(self, person: PersonArrays, arrays: dict[str, Tensor]) -> None:
+    def _check(self, person: PersonTensors, tensors: dict[str, Tensor]) -> None:
         expected = {name: tuple(slot.shape[1:]) for name, slot in self._slots.items()}
-        found = {name: tuple(tensor.shape) for name, tensor in arrays.items()}
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if found != expected:
             odd = sorted(name for name in expected | found if expected.get(name) != found.get(name))
             raise UserError(
@@ -271,19 +271,9 @@ class PeoplePool:
                 if self._stop.is_set():
                     return
                 try:
-                    self._store(read_person(self.root / name, self.image_size))
+                    self._store(self._load(self.root / name))
                 except UserError as error:
                     logger.warning("left out a person that came while training: %s", error)
                     continue
                 if on_arrival is not None:
                     on_arrival(len(self))
-
-
-def list_people(root: Path) -> list[str]:
-    """Folder names in the order of ``manifest.jsonl``; none when the folder has no manifest yet."""
-    path = root / "manifest.jsonl"
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    complete = text[: text.rfind("\n") + 1]  # a line is there once its end is
-    return [json.loads(line)["name"] for line in complete.splitlines() if line.strip()]

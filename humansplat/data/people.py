@@ -8,9 +8,6 @@ from torch import Tensor
 
 from humansplat.structures import Cameras, PosedBody, TensorStruct
 
-NUM_RIG_VIEWS = 4
-"""The photograph's view and the three carried by 90, 180 and 270 degrees around the person."""
-
 
 class PeopleBatch(TensorStruct):
     """Pictures of ``b`` people. Straight alpha; what lies under alpha 0 is arbitrary."""
@@ -50,6 +47,17 @@ class BodyTemplate(TensorStruct):
     mirrored_joints: Int[Tensor, " j"]
     """For each joint its counterpart on the other side."""
     model: str = "anny"
+
+    def body(self) -> PosedBody:
+        """The rest pose of the mean adult, for readers that want any body of the model; it has no joints."""
+        return PosedBody(
+            vertices=self.canonical,
+            joints=self.canonical[:0],
+            canonical=self.canonical,
+            faces=self.faces,
+            parts=self.parts,
+            model=self.model,
+        )
 
     @staticmethod
     def of(body: BodyModel, model: str = "anny") -> "BodyTemplate":

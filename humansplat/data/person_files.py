@@ -1,87 +1,81 @@
-"""One person's folder as arrays: pictures decoded, resampled if asked for, straight alpha kept."""
+"""One person's folder as the pool keeps it: pictures decoded, resampled if asked for, straight alpha kept."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
-from numpy import ndarray
-from PIL import Image
+import torch
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
+from humansplat.data.format import read_cameras
+from humansplat.data.rig import NUM_RIG_VIEWS
 from humansplat.errors import UserError
+from humansplat.io.body import read_body
+from humansplat.structures import Cameras, PosedBody
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersonArrays:
-    """One person; see ``docs/data-format.md`` for the files."""
+class PersonTensors:
+    """One person on the CPU; see ``docs/data-format.md`` for the files."""
 
     name: str
-    width: int
-    height: int
-    images: UInt8[ndarray, "v 4 h w"]
+    images: UInt8[Tensor, "v 4 h w"]
     """Straight alpha; the four views of the rig first."""
-    viewmats: Float32[ndarray, "v 4 4"]
-    Ks: Float32[ndarray, "v 3 3"]
-    vertices: Float32[ndarray, "n 3"]
-    joints: Float32[ndarray, "j 3"]
-    parameters: dict[str, ndarray]
-    """The body model's own, by its names."""
+    cameras: Cameras
+    """``[v]``."""
+    body: PosedBody
+    """Unbatched."""
 
-    def arrays(self) -> dict[str, ndarray]:
-        """All arrays by name; the parameters' names begin with ``param.``."""
-        names = ("images", "viewmats", "Ks", "vertices", "joints")
-        own = {name: getattr(self, name) for name in names}
-        return own | {f"param.{name}": value for name, value in self.parameters.items()}
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is not the same for everybody, by name; the parameters' names begin with ``param.``."""
+        own = {
+            "images": self.images,
+            "viewmats": self.cameras.viewmats,
+            "Ks": self.cameras.Ks,
+            "vertices": self.body.vertices,
+            "joints": self.body.joints,
+        }
+        return own | {f"param.{name}": value for name, value in (self.body.parameters or {}).items()}
 
 
-def read_person(folder: Path, image_size: int | None = None) -> PersonArrays:
-    """Read one person's pictures, cameras and body.
+def load_person(folder: Path, template: PosedBody, image_size: int | None = None) -> PersonTensors:
+    """Read one person's pictures, cameras and body; part maps are left where they are.
 
     Args:
         folder: The person's folder.
+        template: Any body of the same model.
         image_size: Side of the square pictures wanted, pixels; the intrinsics follow. ``None`` keeps the files'.
 
     Raises:
         UserError: If a file is missing, cannot be read, or does not fit the others.
     """
-    try:
-        cameras = json.loads((folder / "cameras.json").read_text(encoding="utf-8"))
-        width, height = int(cameras["width"]), int(cameras["height"])
-        viewmats, Ks = np.asarray(cameras["viewmats"], np.float32), np.asarray(cameras["Ks"], np.float32)
-        paths = sorted(path for path in (folder / "images").iterdir() if path.suffix in (".png", ".webp"))
-        with np.load(folder / "body.npz", allow_pickle=False) as body:
-            vertices, joints = body["vertices"].astype(np.float32), body["joints"].astype(np.float32)
-            parameters = {name: body[name].astype(np.float32) for name in PARAMETERS if name in body}
-        size = (width, height) if image_size is None else (image_size, image_size)
-        images = np.stack([_read_rgba(path, size) for path in paths])
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{folder} cannot be read as a person: {error!r}; remove it or make it anew") from error
-    if not len(images) == len(viewmats) == len(Ks) >= 4:
-        raise UserError(
-            f"{folder} has {len(images)} images and {len(viewmats)} cameras; as many are needed, and at least 4"
-        )
-    scale = np.asarray([size[0] / width, size[1] / height, 1], np.float32)
-    return PersonArrays(
+    cameras, roles = read_cameras(folder / "cameras.json")
+    if len(roles) < NUM_RIG_VIEWS:
+        raise UserError(f"{folder} has {len(roles)} views, {NUM_RIG_VIEWS} are needed: make the person anew")
+    body, _ = read_body(folder / "body.npz", template)
+    size = (cameras.width, cameras.height) if image_size is None else (image_size, image_size)
+    images = [_read_rgba(folder / "images" / f"{view:03d}.png", cameras, size) for view in range(len(roles))]
+    return PersonTensors(
         name=folder.name,
-        width=size[0],
-        height=size[1],
-        images=images,
-        viewmats=viewmats,
-        Ks=Ks * scale[:, None],
-        vertices=vertices,
-        joints=joints,
-        parameters=parameters,
+        images=torch.from_numpy(np.stack(images)),
+        cameras=cameras.resized(*size),
+        body=body,
     )
 
 
-PARAMETERS = ("phenotypes", "rotations", "translation")
-"""Arrays of ``body.npz`` that are the body model's parameters."""
-
-
-def _read_rgba(path: Path, size: tuple[int, int]) -> UInt8[ndarray, "4 h w"]:
-    with Image.open(path) as image:
-        rgba = image.convert("RGBA")
+def _read_rgba(path: Path, cameras: Cameras, size: tuple[int, int]) -> UInt8[np.ndarray, "4 h w"]:
+    try:
+        with Image.open(path) as image:
+            rgba = image.convert("RGBA")
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise UserError(f"{path} cannot be read as a picture ({error}): make the person anew") from error
+    if rgba.size != (cameras.width, cameras.height):
+        raise UserError(
+            f"{path} has {rgba.size} pixels where cameras.json says {(cameras.width, cameras.height)}: "
+            "make the person anew"
+        )
     if rgba.size != size:
         # "RGBa" is premultiplied: what lies under alpha 0 must not bleed into the edge.
         rgba = rgba.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")

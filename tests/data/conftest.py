@@ -1,17 +1,17 @@
 """Small people on disk: a coloured point cloud for a body, drawn as discs."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from humansplat.data.format import PersonRecord, manifest_line
+from humansplat.data.format import write_person as write_person_folder
 from humansplat.data.people import BodyTemplate, mirrored_joints, mirrored_vertices
 from humansplat.geometry.projection import intrinsics, look_at, orbit, project
-from humansplat.structures import Cameras
+from humansplat.structures import Cameras, PosedBody
 
 SIZE = 32
 JOINT_NAMES = ("root", "hand.L", "hand.R")
@@ -58,32 +58,32 @@ def write_toy_person(root: Path, name: str, seed: int, num_novel: int = 3, size:
     )
     azimuths = torch.cat([torch.arange(4) * torch.pi / 2, 6 * torch.rand(num_novel, generator=generator)])
     cameras = orbit(first, torch.zeros(3), azimuths)
-    folder = root / name
-    (folder / "images").mkdir(parents=True)
     colors = rng.integers(30, 226, (7, 3), dtype=np.uint8)
-    for view in range(len(azimuths)):
-        picture = draw(vertices, cameras[view], colors)
-        Image.fromarray(picture).save(folder / "images" / f"{view:03d}.png")
-    (folder / "cameras.json").write_text(
-        json.dumps(
-            {
-                "width": size,
-                "height": size,
-                "viewmats": cameras.viewmats.tolist(),
-                "Ks": cameras.Ks.tolist(),
-            }
-        )
+    body = PosedBody(
+        vertices=vertices,
+        joints=vertices[[0, 2, 5]],
+        canonical=make_template().canonical,
+        faces=make_template().faces,
+        parts=make_template().parts,
+        model="toy",
+        parameters={
+            "phenotypes": torch.rand(2, generator=generator),
+            "rotations": torch.randn(3, 3, generator=generator),
+            "translation": torch.randn(3, generator=generator),
+        },
     )
-    np.savez(
-        folder / "body.npz",
-        vertices=vertices.numpy(),
-        joints=vertices[[0, 2, 5]].numpy(),
-        phenotypes=rng.random(2, np.float32),
-        rotations=rng.normal(size=(3, 3)).astype(np.float32),
-        translation=rng.normal(size=3).astype(np.float32),
+    pictures = np.stack([draw(vertices, cameras[view], colors) for view in range(len(azimuths))])
+    record = PersonRecord(
+        images=pictures,
+        parts=(pictures[..., 3] > 0).astype(np.uint8),
+        cameras=cameras,
+        roles=("input", *["orthogonal"] * 3, *["novel"] * num_novel),
+        body=body,
+        meta={"split": "train", "seed": seed},
     )
+    write_person_folder(root / name, record)
     with (root / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
-        manifest.write(json.dumps({"name": name}) + "\n")
+        manifest.write(manifest_line(root / name) + "\n")
 
 
 def draw(vertices: torch.Tensor, camera: Cameras, colors: np.ndarray) -> np.ndarray:

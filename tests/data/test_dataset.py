@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from humansplat.data.dataset import PeoplePool, list_people
+from humansplat.data.dataset import PeoplePool
 from humansplat.errors import UserError
 
 SIZE = 32  # of the toy people's pictures, see conftest.py
@@ -118,9 +118,12 @@ def test_people_that_come_later_are_added_in_the_background(tmp_path, rng, open_
     assert pool.sample(8, 2, rng).people.max() == 1
 
 
-def test_half_written_line_is_not_read(tmp_path):
-    (tmp_path / "manifest.jsonl").write_text('{"name": "a"}\n{"name": "b')
-    assert list_people(tmp_path) == ["a"]
+def test_half_written_line_is_not_read(root, open_pool):
+    text = (root / "manifest.jsonl").read_text()
+    (root / "manifest.jsonl").write_text(text[:-20])
+    pool = open_pool(root)
+    pool.load()
+    assert len(pool) == 4
 
 
 def test_bad_folders_are_refused_with_the_reason(root, open_pool, write_person):
@@ -141,5 +144,28 @@ def test_broken_person_is_named(root, open_pool):
 
 def test_body_of_another_model_is_refused(root, template):
     other = template.map(lambda tensor: tensor[:6] if tensor.shape[0] == 7 else tensor)
-    with pytest.raises(UserError, match="7 vertices where the body model 'toy' has 6"):
+    with pytest.raises(UserError, match="'toy'"):
         PeoplePool(root, other, capacity=2).load()
+
+
+@pytest.mark.parametrize("damage", ["gone", "no picture", "another size"])
+def test_broken_picture_is_named(root, open_pool, damage):
+    path = root / "p1" / "images" / "004.png"
+    path.unlink()
+    if damage == "no picture":
+        path.write_bytes(b"no picture")
+    if damage == "another size":
+        Image.new("RGBA", (8, 8)).save(path)
+    with pytest.raises(UserError, match="004.png"):
+        open_pool(root).load()
+
+
+def test_folders_without_people_are_waited_for_only_on_demand(tmp_path, open_pool, write_person):
+    with pytest.raises(UserError, match="holds 0 people"):
+        open_pool(tmp_path).load()
+    pool = open_pool(tmp_path)
+    waiting = threading.Thread(target=lambda: pool.load(wait=True))
+    waiting.start()
+    write_person(tmp_path, "p0", 0)
+    waiting.join(20)
+    assert len(pool) == 1

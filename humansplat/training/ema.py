@@ -1,0 +1,57 @@
+"""An exponential moving average of a module's parameters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class AveragedWeights:
+    """Averages in float32, on the parameters' device, updated by a few fused kernels.
+
+    The decay of step ``t`` is ``min(decay, (1 + t) / (10 + t))``, so that the average forgets the random
+    start quickly. Buffers are not averaged: the average is used with the module's present ones.
+
+    Args:
+        module: The module; its parameters at this moment are the first average.
+        decay: Long-run decay.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._parameters = dict(module.named_parameters())
+        self._averages = {name: p.detach().float().clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the parameters after step ``step`` (counted from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        current = [p.detach().float() for p in self._parameters.values()]
+        torch._foreach_lerp_(list(self._averages.values()), current, 1 - decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by parameter name; not copies."""
+        return dict(self._averages)
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take averages of :meth:`state_dict`; the names must be the same."""
+        assert state.keys() == self._averages.keys()
+        for name, average in self._averages.items():
+            average.copy_(state[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block the module's parameters are the averages; afterwards its own again, bit for bit."""
+        own = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._assign(self._averages)
+        try:
+            yield
+        finally:
+            self._assign(own)
+
+    @torch.no_grad()
+    def _assign(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.copy_(values[name])

@@ -1,0 +1,322 @@
+"""The training loop that every task shares; ``tools/train.py`` runs it.
+
+One step reads: set the learning rate, draw a batch, losses, backward, clip, step, average. Nothing in it
+waits for the device. Every ``log_every`` steps the loop *reads*: losses, the clock and stop signals,
+the same in all processes, and decides there whether to write a checkpoint or to stop.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
+
+from humansplat.config import TrainConfig, as_plain, save_config
+from humansplat.errors import UserError
+from humansplat.training.checkpoint import (
+    Checkpoint,
+    check_fit,
+    check_part_size,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from humansplat.training.ema import AveragedWeights
+from humansplat.training.logging import RunLog
+from humansplat.training.meter import LossMeter
+from humansplat.training.optimizer import clipped_step, make_optimizer, moments, restore_moments, set_learning_rate
+from humansplat.training.schedule import RunClock, lr_factor
+from humansplat.training.task import Task
+
+Pool = TypeVar("Pool")
+Batch = TypeVar("Batch")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a run, or the part of it that this call did, ended."""
+
+    step: int
+    finished: bool
+    """False when it was stopped before the schedule's end; it can be resumed."""
+    metrics: dict[str, float]
+    """Of the last validation."""
+    best: float | None
+    """Best value of ``config.best_metric`` so far."""
+
+
+class Trainer(Generic[Pool, Batch]):
+    """Trains one task; the run's files are in ``config.output_dir``.
+
+    ``config.yaml`` (resolved), ``log.jsonl``, ``tensorboard/``, ``checkpoints/checkpoint-<step>/``,
+    ``best/`` and ``final/`` (``task.save_pretrained`` with the averaged weights, and ``metrics.json``).
+
+    A resumed run gives the same losses as an unbroken one where the device computes deterministically,
+    the data stay the same and the checkpoint keeps float32.
+
+    Args:
+        config: The run.
+        task: What is learned.
+        accelerator: Made without mixed precision: the trainer casts by itself.
+        train_pool: Of this process.
+        validation_pool: Of the first process; ``None`` in the others, or when nothing is validated.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task[Pool, Batch],
+        accelerator: Accelerator,
+        train_pool: Pool,
+        validation_pool: Pool | None = None,
+    ) -> None:
+        self.config, self.task, self.accelerator = config, task, accelerator
+        self.train_pool, self.validation_pool = train_pool, validation_pool
+        device, rank = accelerator.device, accelerator.process_index
+        torch.manual_seed(config.seed)
+        self.module = task.build_module().to(device).train()
+        for frozen in task.frozen_modules():
+            frozen.to(device).eval().requires_grad_(False)
+        self.optimizer = make_optimizer(self.module, config.optim)
+        self.averages = AveragedWeights(self.module, config.optim.ema_decay)
+        self.clock = RunClock(num_steps=config.num_steps, max_minutes=config.max_minutes)
+        torch.manual_seed(config.seed * 1_000 + rank)
+        self.generator = torch.Generator(device).manual_seed(config.seed * 1_000 + rank)
+        self.step = 0
+        self.best: float | None = None
+        self.metrics: dict[str, float] = {}
+        check_part_size(self.module, config.checkpoint)
+
+    def run(self, *, resume: bool = False, stop_after_minutes: float | None = None) -> TrainResult:
+        """Train until the schedule ends, or for ``stop_after_minutes`` at most.
+
+        Stopped early, also by SIGINT or SIGTERM, it leaves a checkpoint to resume from.
+
+        Raises:
+            UserError: If there is no checkpoint to resume from, it does not fit, or the folder holds
+                another run and ``resume`` is false.
+            FloatingPointError: After ``optim.max_bad_steps`` steps in a row without a finite gradient.
+        """
+        self._start(resume)
+        wrapped = self._wrap()
+        meter = LossMeter(self.accelerator)
+        folder, is_main = self.config.output_dir, self.accelerator.is_main_process
+        started, minutes_before = time.monotonic(), self.clock.minutes_used
+        last_saved = minutes_before
+        stop_at = float("inf") if stop_after_minutes is None else minutes_before + stop_after_minutes
+        finished = self.clock.is_over(self.step)
+        with RunLog(folder, self.config.num_steps, silent=not is_main) as log, stop_signals() as stop:
+            log.start_at(self.step)
+            while not finished:
+                self._train_step(wrapped, meter)
+                ended = self.step >= self.config.num_steps
+                if self.step % self.config.log_every == 0 or ended:
+                    minutes = minutes_before + (time.monotonic() - started) / 60
+                    minutes, stopping = self._agree(minutes, stop.is_set())
+                    self.clock.read(self.step, minutes)
+                    self._report(meter, log)
+                    finished = self.clock.is_over(self.step)
+                    stopping = stopping or minutes >= stop_at
+                else:
+                    stopping, minutes = False, last_saved
+                if self.step % self.config.validate_every == 0 or finished:
+                    self._validate(log)
+                if finished or stopping or minutes - last_saved >= self.config.checkpoint.every_minutes:
+                    self._save()
+                    last_saved = minutes
+                if stopping:
+                    break
+        if finished and is_main:
+            self._export("final")
+        self.accelerator.wait_for_everyone()
+        return TrainResult(step=self.step, finished=finished, metrics=self.metrics, best=self.best)
+
+    def _train_step(self, wrapped: nn.Module, meter: LossMeter) -> None:
+        config = self.config
+        optim = config.optim
+        progress = self.clock.progress(self.step)
+        factor = lr_factor(
+            progress, self.step, warmup_steps=optim.warmup_steps, final_fraction=optim.final_lr_fraction
+        )
+        set_learning_rate(self.optimizer, optim.lr * factor)
+        for part in range(config.accumulate):
+            last = part == config.accumulate - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(wrapped):
+                with self._autocast():
+                    batch = self.task.sample(self.train_pool, config.batch_size, self.generator)
+                    losses = self.task.training_loss(wrapped, batch, self.generator, self.step)
+                    total = torch.stack([v.float() for name, v in losses.items() if not name.startswith("_")]).sum()
+                (total / config.accumulate).backward()
+        norm, bad = clipped_step(self.optimizer, optim.max_grad_norm)
+        self.averages.update(self.step)
+        self.step += 1
+        meter.add({"total": total} | losses | {"grad_norm": norm}, bad)
+
+    def _report(self, meter: LossMeter, log: RunLog) -> None:
+        values = meter.read()
+        lr = self.optimizer.param_groups[0]["lr"]
+        values |= {"lr": lr, "minutes": self.clock.minutes_used}
+        if self.accelerator.device.type == "cuda":
+            values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        if isinstance(self.train_pool, Sized):
+            values["people"] = float(len(self.train_pool))
+        log.scalars(self.step, "train", values)
+        left = (1 - self.clock.progress_read) / self.clock.rate if self.clock.rate > 0 else 0
+        log.progress(self.step, self.step + round(left), f"loss {values['total']:.4f} lr {lr:.1e}")
+        in_a_row = meter.bad_in_a_row
+        if in_a_row >= self.config.optim.max_bad_steps:
+            raise FloatingPointError(
+                f"step {self.step}: the gradient was not finite {in_a_row} times in a row; the losses were {values}"
+            )
+
+    def _agree(self, minutes: float, stopping: bool) -> tuple[float, bool]:
+        """The first process's clock, and whether any process was told to stop."""
+        if self.accelerator.num_processes == 1:
+            return minutes, stopping
+        stopping = any(gather_object([stopping]))
+        shared: list[float] = broadcast_object_list([minutes])
+        return shared[0], stopping
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        enabled = self.config.mixed_precision == "bf16"
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled)
+
+    def _wrap(self) -> nn.Module:
+        if self.config.compile:
+            self.module.compile()
+        if self.accelerator.num_processes == 1:
+            return self.module
+        return torch.nn.parallel.DistributedDataParallel(self.module, gradient_as_bucket_view=True)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Averaged weights, ``eval`` mode, no gradients."""
+        self.module.eval()
+        with self.averages.applied(), torch.no_grad(), self._autocast():
+            yield
+        self.module.train()
+
+    def _validate(self, log: RunLog) -> None:
+        pool = self.validation_pool
+        if pool is not None and self.accelerator.is_main_process:
+            generator = torch.Generator(self.accelerator.device).manual_seed(0)  # the same people every time
+            with self._averaged():
+                self.metrics = self.task.validate(self.module, pool)
+                batch = self.task.sample(pool, self.config.num_pictures, generator)
+                log.picture(self.step, "validation", self.task.pictures(self.module, batch))
+            log.scalars(self.step, "validation", self.metrics)
+            log.say(f"step {self.step}: " + " ".join(f"{name} {value:.4f}" for name, value in self.metrics.items()))
+            value = self.metrics[self.config.best_metric]
+            if self.best is None or value > self.best:
+                self.best = value
+                self._export("best")
+        self.accelerator.wait_for_everyone()
+
+    def _export(self, name: str) -> None:
+        """Write the averaged weights as the library loads them; the folder is whole at every moment."""
+        folder = self.config.output_dir / name
+        temporary, old = folder.with_name(f"{name}.tmp"), folder.with_name(f"{name}.old")
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        with self._averaged():
+            self.task.save_pretrained(self.module, temporary)
+        text = json.dumps({"step": self.step, "metrics": self.metrics}, indent=1)
+        (temporary / "metrics.json").write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _save(self) -> None:
+        rank = self.accelerator.process_index
+        own = {f"{rank}.batches": self.generator.get_state(), f"{rank}.torch": torch.get_rng_state()}
+        if self.accelerator.device.type == "cuda":
+            own[f"{rank}.cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
+        states = [own] if self.accelerator.num_processes == 1 else gather_object([own])
+        if not self.accelerator.is_main_process:
+            return
+        checkpoint = Checkpoint(
+            step=self.step,
+            weights=self.module.state_dict(),
+            averages=self.averages.state_dict(),
+            moments=moments(self.module, self.optimizer),
+            random={name: state for states_of_rank in states for name, state in states_of_rank.items()},
+            clock=self.clock.state(),
+            metrics=self.metrics,
+            best=self.best,
+            config=as_plain(self.config),
+        )
+        save_checkpoint(checkpoint, self.config.output_dir / "checkpoints", self.config.checkpoint)
+
+    def _start(self, resume: bool) -> None:
+        folder = self.config.output_dir
+        if resume:
+            self._restore(load_checkpoint(folder / "checkpoints"))
+        elif list_checkpoints(folder / "checkpoints"):
+            raise UserError(f"{folder} holds a run already: resume it, or give another output_dir")
+        elif self.config.init_from is not None:
+            self._load_weights(load_checkpoint(self.config.init_from), averaged=True)
+            self.averages = AveragedWeights(self.module, self.config.optim.ema_decay)
+        self.accelerator.wait_for_everyone()  # nobody may see the files of this run before having looked
+        if self.accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_config(self.config, folder / "config.yaml")
+
+    def _load_weights(self, checkpoint: Checkpoint, *, averaged: bool) -> None:
+        what = f"the checkpoint of step {checkpoint.step}"
+        parameters = [name for name, _ in self.module.named_parameters()]
+        check_fit(checkpoint.weights, self.module, self.module.state_dict(), what)
+        check_fit(checkpoint.averages, self.module, parameters, what)
+        weights = checkpoint.weights | checkpoint.averages if averaged else checkpoint.weights
+        self.module.load_state_dict(weights)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self._load_weights(checkpoint, averaged=False)
+        self.averages.load_state_dict(checkpoint.averages)
+        restore_moments(self.module, self.optimizer, checkpoint.moments)
+        self.step = checkpoint.step
+        self.clock.restore(checkpoint.clock)
+        self.best, self.metrics = checkpoint.best, checkpoint.metrics
+        rank = self.accelerator.process_index
+        if f"{rank}.batches" not in checkpoint.random:
+            logger.warning("the run had fewer processes before: process %d draws a new random sequence", rank)
+            self.generator.manual_seed(self.config.seed * 1_000 + rank + self.step)
+            return
+        torch.set_rng_state(checkpoint.random[f"{rank}.torch"])
+        if self.accelerator.device.type == "cuda" and f"{rank}.cuda" in checkpoint.random:
+            torch.cuda.set_rng_state(checkpoint.random[f"{rank}.cuda"], self.accelerator.device)
+        self.generator.set_state(checkpoint.random[f"{rank}.batches"])
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Within the block the first SIGINT or SIGTERM sets the event; a second one acts as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, frame: object) -> None:
+        event.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

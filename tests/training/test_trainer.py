@@ -1,0 +1,184 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from humansplat.config import CheckpointConfig, OptimConfig, TrainConfig, load_config
+from humansplat.errors import UserError
+from humansplat.training.checkpoint import list_checkpoints, load_checkpoint
+
+TOY = Path(__file__).with_name("toy.py")
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """The mean loss of each reading; the last entry of a step counts."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["total"] for line in lines if line["group"] == "train"}
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = load_file(one / "final" / "toy.safetensors"), load_file(other / "final" / "toy.safetensors")
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_overfits_and_leaves_what_it_promises(toy, tmp_path):
+    config = toy.toy_config(tmp_path / "run", num_steps=150, validate_every=50)
+    result = toy.toy_trainer(config).run()
+    curve = losses(tmp_path / "run")
+    assert result.finished
+    assert result.step == 150
+    assert curve[150] < 0.2 * curve[5]
+    assert result.best == pytest.approx(max(result.best, result.metrics["psnr"]))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.yaml", "log.jsonl", "tensorboard", "checkpoints", "best", "final"}
+    assert load_config(TrainConfig, tmp_path / "run" / "config.yaml") == config
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    last = [line for line in lines if line["group"] == "train"][-1]
+    assert {"total", "squared", "psnr", "grad_norm", "lr", "minutes", "bad_steps", "people"} <= last.keys()
+    assert [line["step"] for line in lines if line["group"] == "validation"] == [50, 100, 150]
+
+
+def test_resuming_equals_not_stopping(toy, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    toy.toy_trainer(toy.toy_config(whole)).run()
+    first = toy.toy_trainer(toy.toy_config(broken)).run(stop_after_minutes=0.0)
+    assert (first.step, first.finished) == (5, False)
+    toy.toy_trainer(toy.toy_config(broken)).run(resume=True, stop_after_minutes=0.0)
+    last = toy.toy_trainer(toy.toy_config(broken)).run(resume=True)
+    assert last.finished
+    assert losses(whole) == losses(broken)
+    assert same_weights(whole, broken)
+
+
+def test_killed_run_loses_only_the_steps_since_its_checkpoint(toy, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    toy.toy_trainer(toy.toy_config(whole, num_steps=200, validate_every=1000)).run()
+    environment = os.environ | {"PYTHONPATH": str(TOY.parents[2])}
+    command = [sys.executable, str(TOY), str(broken), "200"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        for _ in range(120):  # a line a step, and a checkpoint every fifth
+            process.stdout.readline()
+        process.kill()
+    killed_at = load_checkpoint(broken).step
+    assert 0 < killed_at < 200
+    toy.toy_trainer(toy.toy_config(broken, num_steps=200, validate_every=1000)).run(resume=True)
+    assert losses(broken) == losses(whole)
+    assert same_weights(whole, broken)
+
+
+def test_stop_signal_leaves_a_checkpoint(toy, tmp_path):
+    class Stopping(toy.ToyTask):
+        def training_loss(self, module, batch, generator, step):
+            if step == 7:
+                signal.raise_signal(signal.SIGINT)
+            return super().training_loss(module, batch, generator, step)
+
+    result = toy.toy_trainer(toy.toy_config(tmp_path), Stopping()).run()
+    assert (result.step, result.finished) == (10, False)  # at the next reading
+    assert load_checkpoint(tmp_path).step == 10
+
+
+def test_steps_that_are_not_finite_are_left_out(toy, tmp_path):
+    config = toy.toy_config(tmp_path / "a", num_steps=30, validate_every=1000)
+    trainer = toy.toy_trainer(config, toy.ToyTask(poison=[3, 4, 11]))
+    assert trainer.run().finished
+    assert all(p.isfinite().all() for p in trainer.module.parameters())
+    lines = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    assert [line["bad_steps"] for line in lines if line["group"] == "train"] == [2, 2, 3, 3, 3, 3]
+    assert all(line["total"] > 0 for line in lines if line["group"] == "train")  # the means leave them out
+
+
+def test_bad_step_changes_neither_weights_nor_moments(toy, tmp_path):
+    config = toy.toy_config(tmp_path, num_steps=10, log_every=1)
+    trainer = toy.toy_trainer(config, toy.ToyTask(poison=[1]))
+    trainer.run(stop_after_minutes=0.0)
+    after_one = load_checkpoint(tmp_path)
+    trainer = toy.toy_trainer(config, toy.ToyTask(poison=[1]))
+    trainer.run(resume=True, stop_after_minutes=0.0)
+    after_two = load_checkpoint(tmp_path)
+    assert after_two.step == 2
+    for group in ("weights", "moments"):
+        before, after = getattr(after_one, group), getattr(after_two, group)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_run_ends_when_steps_stay_bad(toy, tmp_path):
+    optim = OptimConfig(lr=1e-2, warmup_steps=5, max_bad_steps=4)
+    config = toy.toy_config(tmp_path, optim=optim)
+    with pytest.raises(FloatingPointError, match="10: the gradient was not finite 5 times in a row"):
+        toy.toy_trainer(config, toy.ToyTask(poison=range(5, 40))).run()
+
+
+def test_accumulated_batches_act_as_one_large_batch(toy, tmp_path):
+    class Plain(toy.ToyTask):
+        """The same pictures in the same order, without noise or dropout."""
+
+        def build_module(self):
+            return torch.nn.Sequential(*[m for m in super().build_module() if not isinstance(m, torch.nn.Dropout)])
+
+        def sample(self, pool, batch_size, generator):
+            self.place = getattr(self, "place", 0) + batch_size
+            return pool.pictures[torch.arange(self.place - batch_size, self.place) % len(pool)]
+
+        def training_loss(self, module, batch, generator, step):
+            return {"squared": (module(batch) - batch).square().mean()}
+
+    large = toy.toy_trainer(toy.toy_config(tmp_path / "a", validate_every=1000), Plain())
+    small = toy.toy_trainer(toy.toy_config(tmp_path / "b", validate_every=1000, batch_size=2, accumulate=4), Plain())
+    for trainer in (large, small):
+        trainer.run()
+    for one, other in zip(large.module.parameters(), small.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_time_budget_ends_the_schedule(toy, tmp_path):
+    config = toy.toy_config(tmp_path, num_steps=1_000_000, max_minutes=0.02, validate_every=10**9)
+    result = toy.toy_trainer(config).run()
+    assert result.finished
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if line["group"] == "train"]
+    assert max(rates) > 0.5 * config.optim.lr
+    assert rates[-1] < 0.2 * config.optim.lr  # the cosine has come down with the clock
+
+
+def test_mixed_precision_and_compact_checkpoints_train_and_resume(toy, tmp_path):
+    compact = CheckpointConfig(weights="float16", moments="bfloat16", max_part_mib=1.0)
+    config = toy.toy_config(tmp_path, mixed_precision="bf16", checkpoint=compact)
+    toy.toy_trainer(config).run(stop_after_minutes=0.0)
+    saved = load_checkpoint(tmp_path)
+    assert {tensor.dtype for tensor in saved.averages.values()} == {torch.float16}
+    result = toy.toy_trainer(config).run(resume=True)
+    assert result.finished
+    assert losses(tmp_path)[40] < losses(tmp_path)[5]
+
+
+def test_run_can_start_from_another_runs_averages(toy, tmp_path):
+    toy.toy_trainer(toy.toy_config(tmp_path / "a")).run()
+    config = toy.toy_config(tmp_path / "b", init_from=tmp_path / "a", validate_every=5, num_steps=6)
+    toy.toy_trainer(config).run()
+    assert losses(tmp_path / "b")[5] < 0.5 * losses(tmp_path / "a")[5]
+
+
+def test_what_cannot_be_resumed_is_refused(toy, tmp_path):
+    config = toy.toy_config(tmp_path / "run")
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        toy.toy_trainer(config).run(resume=True)
+    toy.toy_trainer(config).run()
+    with pytest.raises(UserError, match="holds a run already"):
+        toy.toy_trainer(config).run()
+
+    class Wider(toy.ToyTask):
+        def build_module(self):
+            return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 4, stride=4), torch.nn.ConvTranspose2d(8, 3, 4, stride=4))
+
+    with pytest.raises(UserError, match=r"2 unexpected: 4.bias, 4.weight; 4 of another shape: 0.bias"):
+        toy.toy_trainer(replace(config, num_steps=50), Wider()).run(resume=True)
