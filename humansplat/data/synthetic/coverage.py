@@ -1,0 +1,57 @@
+"""Which inner surface an outer one hides: found by Embree rays in the rest pose, where limbs are apart."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+REACH = 0.10
+"""How far above the inner surface clothing may hang and still hide it, metres."""
+POKE = 0.03
+"""How deep under the inner surface clothing may have sunk and still count as covering it, metres."""
+
+
+def covered(
+    points: Float[np.ndarray, "n 3"],
+    outward: Float[np.ndarray, "n 3"],
+    outer: Sequence[tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]],
+) -> Bool[np.ndarray, " n"]:
+    """Mark the points that have a face of the outer surfaces just above, or just below, them.
+
+    Args:
+        points: Points of the inner surface at rest, metres.
+        outward: Unit normals there.
+        outer: Vertices and faces of each outer piece at rest.
+    """
+    if not outer:
+        return np.zeros(len(points), bool)
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    scene = EmbreeScene()
+    corners = np.concatenate([vertices[faces] for vertices, faces in outer]).astype(np.float32)
+    TriangleMesh(scene, corners)
+    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+    def facing_hit(direction: np.ndarray, limit: float) -> np.ndarray:
+        origins = np.ascontiguousarray(points - 1e-4 * direction, dtype=np.float32)
+        hits = scene.run(origins, np.ascontiguousarray(direction, dtype=np.float32), query="INTERSECT", output=True)
+        found = (hits["primID"] >= 0) & (hits["tfar"] < limit)
+        facing = np.einsum("nc,nc->n", face_normals[np.maximum(hits["primID"], 0)], outward) > 0
+        return found & facing
+
+    return facing_hit(outward, REACH) | facing_hit(-outward, POKE)
+
+
+def away_from_rim(
+    mask: Bool[np.ndarray, " n"], faces: Int[np.ndarray, "f 3"], weld: Int[np.ndarray, " n"], rings: int
+) -> Bool[np.ndarray, " n"]:
+    """Shrink a vertex mask by a number of rings, so that the surface reaches a little under the hem."""
+    _, weld = np.unique(weld, return_inverse=True)
+    marked = np.ones(weld.max() + 1, bool)
+    marked[weld[~mask]] = False
+    corners = weld[faces]
+    for _ in range(rings):
+        rim = corners[~marked[corners].all(1)]
+        marked[rim] = False
+    return marked[weld]

@@ -1,0 +1,189 @@
+"""One clothed, posed, textured person from a seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from humansplat.data.synthetic import appearance
+from humansplat.data.synthetic.assets import AssetLibrary, Piece
+from humansplat.data.synthetic.expressions import draw_expression
+from humansplat.data.synthetic.figure import Figure, joint_transforms, rest_shape
+from humansplat.data.synthetic.layers import Layer, dressed_mesh, skin_mesh
+from humansplat.data.synthetic.poses import draw_pose
+from humansplat.data.synthetic.splits import Split
+from humansplat.data.synthetic.wardrobe import Dresser, dress
+from humansplat.render.shaded_mesh import ShadedMesh
+from humansplat.structures.body import PosedBody
+
+HAIR, FACE = 100, 90
+"""Ranks of what grows on the head; further out than any cloth but hats."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SyntheticPerson:
+    """What the generator makes."""
+
+    meshes: list[ShadedMesh]
+    """Skin, garments, hair, eyes: world frame."""
+    body: PosedBody
+    """The body under the clothes; lowest vertex at y = 0, root joint at x = z = 0. Soles reach a little lower."""
+    meta: dict[str, object]
+    """What was drawn, with the names of the assets."""
+
+
+def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> SyntheticPerson:
+    """Draw a person.
+
+    Args:
+        assets: What people are made of.
+        seed: The same seed gives the same person, to the bit.
+        split: Which assets may be used; validation people wear, on top of what they need, only what training
+            people never do.
+
+    Raises:
+        UserError: If the assets lack something of this split.
+    """
+    rng = np.random.default_rng(seed)
+    phenotypes = draw_phenotypes(assets, rng)
+    feminine = phenotypes["gender"] > 0.5
+    skin_path = _draw_skin(assets, rng, split, feminine)
+    skin, tone = appearance.skin_texture(assets.texture(skin_path), skin_path.parent.name, rng)
+    figure, pose_name, expression = _pose(assets, phenotypes, rng, split)
+
+    dresser = Dresser(library=assets, split=split, rest=figure.rest, rng=rng)
+    layers, wardrobe = dress(dresser, feminine=feminine)
+    hair = appearance.hair_color(rng, tone, phenotypes["age"])
+    head, hair_names = _head(dresser, hair, feminine, phenotypes["age"])
+    layers += head
+    meshes = [skin_mesh(layers, assets.template, figure, skin)]
+    for layer in layers:
+        mesh = dressed_mesh(layer, layers, assets.template, figure)
+        if mesh is not None:
+            meshes.append(mesh)
+    meta: dict[str, object] = {
+        "phenotypes": {name: round(float(value), 4) for name, value in phenotypes.items()},
+        "skin": skin_path.parent.name,
+        "skin_tone": round(tone, 3),
+        "pose": pose_name,
+        "expression": expression,
+        "wardrobe": wardrobe,
+        **hair_names,
+    }
+    return SyntheticPerson(meshes=meshes, body=figure.posed, meta=meta)
+
+
+def draw_phenotypes(assets: AssetLibrary, rng: np.random.Generator) -> dict[str, float]:
+    """Draw a shape: adults of all builds and ages, and some teenagers (age has its anchors at 1/3, 2/3 and 1)."""
+    gender = float(np.clip(rng.choice([0.06, 0.94]) + rng.normal(0, 0.1), 0, 1))
+    age = float(rng.uniform(0.5, 0.62) if rng.random() < 0.08 else 0.62 + 0.38 * rng.beta(1.0, 1.6))
+    drawn = {
+        "gender": gender,
+        "age": age,
+        "muscle": float(rng.beta(2.2, 2.2)),
+        "weight": float(rng.beta(2.4, 2.2)),
+        "height": float(np.clip(rng.normal(0.5, 0.18), 0.05, 0.95)),
+        "proportions": float(rng.uniform(0.25, 0.95)),
+        "cupsize": float(rng.beta(2, 2)),
+        "firmness": float(rng.beta(2, 2)),
+    }
+    races = dict(zip(("african", "asian", "caucasian"), rng.dirichlet([0.6, 0.6, 0.6]).tolist(), strict=True))
+    both = {**drawn, **races}
+    return {name: both.get(name, 0.5) for name in assets.template.body.phenotype_names}
+
+
+def _draw_skin(assets: AssetLibrary, rng: np.random.Generator, split: Split, feminine: bool):  # noqa: ANN202
+    skins = assets.skins(split)
+    matching = [path for path in skins if appearance.is_female_skin(path) == feminine]
+    pool = matching if matching and rng.random() < 0.9 else skins
+    return pool[int(rng.integers(len(pool)))]
+
+
+def _pose(
+    assets: AssetLibrary, phenotypes: dict[str, float], rng: np.random.Generator, split: Split
+) -> tuple[Figure, str, str]:
+    template = assets.template
+    body = template.body
+    rotations, name = draw_pose(template, assets.motions(split), rng, procedural=split == "train")
+    expression = draw_expression(assets, rng)
+    for joint, rotation in expression.rotations.items():
+        if joint in template.joint_names:
+            rotations[template.joint(joint)] = rotation
+    shape = torch.tensor([phenotypes[key] for key in body.phenotype_names], dtype=torch.float32)
+    rest, joints = rest_shape(body, shape)
+    transforms = joint_transforms(joints, template.joint_parents, rotations)
+    figure = Figure(rest=rest, transforms=transforms, posed=None)  # type: ignore[arg-type]
+    skin = figure.pose(rest[template.skin_ids], template.weights[template.skin_ids])
+    # The root joint does not move under its own rotation, so it still stands at its rest place.
+    shift = -np.array([joints[0, 0], skin[:, 1].min(), joints[0, 2]], np.float32)
+    transforms[..., 3] += shift
+    with torch.no_grad():
+        posed = body(
+            shape,
+            torch.from_numpy(Rotation.from_matrix(rotations).as_rotvec().astype(np.float32)),
+            torch.from_numpy(joints[0] + shift),
+        )
+    return Figure(rest=rest, transforms=transforms, posed=posed), name, expression.name
+
+
+def _head(dresser: Dresser, color: np.ndarray, feminine: bool, age: float) -> tuple[list[Layer], dict[str, object]]:
+    """Eyes, brows, lashes and hair."""
+    library, rng = dresser.library, dresser.rng
+    layers: list[Layer] = []
+    names: dict[str, object] = {}
+    eyes = [piece for piece in library.face_pieces("eyes") if "low" in piece.asset] or library.face_pieces("eyes")
+    if eyes and library.eye_textures:
+        path = library.eye_textures[int(rng.integers(len(library.eye_textures)))]
+        layers.append(
+            Layer(
+                cloth=eyes[0].fit(dresser.rest),
+                texture=library.texture(path)[..., :3],
+                rank=-1,
+                name="eyes",
+                hides=False,
+                specular=0.05,
+                roughness=0.15,
+            )
+        )
+        names["eyes"] = path.stem
+    for role in ("brows", "lashes"):
+        pieces = library.face_pieces(role)  # type: ignore[arg-type]
+        if pieces:
+            piece = pieces[int(rng.integers(len(pieces)))]
+            tinted = color * rng.uniform(0.5, 0.9) if role == "brows" else np.full(3, 0.05)
+            layers.append(_strands(dresser, piece, tinted, FACE, casts_shadow=False))
+            names[role] = piece.asset
+    hair = _draw_hair(dresser, feminine)
+    if hair is not None and not (not feminine and rng.random() < 0.04 + 0.2 * (age > 0.85)):
+        layers.append(_strands(dresser, hair, color, HAIR, casts_shadow=True))
+        names["hair"] = hair.asset
+    return layers, names
+
+
+def _draw_hair(dresser: Dresser, feminine: bool) -> Piece | None:
+    pieces = dresser.library.pieces("hair", dresser.split)
+    short = [piece for piece in pieces if "short" in piece.asset]
+    longer = [piece for piece in pieces if "short" not in piece.asset]
+    pool = (
+        longer
+        if (feminine and dresser.rng.random() < 0.8) or (not feminine and dresser.rng.random() < 0.12)
+        else short
+    )
+    pool = pool or pieces
+    return pool[int(dresser.rng.integers(len(pool)))] if pool else None
+
+
+def _strands(dresser: Dresser, piece: Piece, color: np.ndarray, rank: int, *, casts_shadow: bool) -> Layer:
+    texture = np.full((4, 4, 4), 255, np.uint8) if piece.texture is None else dresser.library.texture(piece.texture)
+    return Layer(
+        cloth=piece.fit(dresser.rest),
+        texture=appearance.tint_hair(texture, color, dresser.rng),
+        rank=rank,
+        name=piece.asset,
+        alpha="blend",
+        hides=False,
+        casts_shadow=casts_shadow,
+        specular=0.04,
+        roughness=0.5,
+    )

@@ -1,0 +1,128 @@
+"""Choosing and fitting what a person wears."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from humansplat.data.synthetic.assets import AssetLibrary, Piece, Role
+from humansplat.data.synthetic.cloth import Cloth, inflate, smooth_noise
+from humansplat.data.synthetic.figure import Template
+from humansplat.data.synthetic.layers import Layer
+from humansplat.data.synthetic.regions import Regions
+from humansplat.data.synthetic.shells import Surface, draw_coat, draw_shoes, draw_skirt, draw_top, draw_trousers
+from humansplat.data.synthetic.splits import Split
+from humansplat.data.synthetic.textures import garment_texture
+
+SHOES, LOWER, UPPER, FULL, COAT, EXTRA = 10, 20, 30, 40, 50, 60
+"""Ranks of layers, from the skin outwards."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dresser:
+    """Everything that fitting needs to know of one person."""
+
+    library: AssetLibrary
+    """Where pieces come from."""
+    split: Split
+    """Which assets may be used."""
+    rest: np.ndarray
+    """Shaped base mesh at rest, ``[b, 3]``."""
+    rng: np.random.Generator
+    """Source of all choices."""
+
+    @property
+    def template(self) -> Template:
+        """What all bodies share."""
+        return self.library.template
+
+    def pick(self, role: Role) -> Piece | None:
+        """Draw an asset's piece that is worn in a place; ``None`` when the split has none."""
+        pieces = self.library.pieces(role, self.split)
+        return pieces[int(self.rng.integers(len(pieces)))] if pieces else None
+
+
+def dress(dresser: Dresser, *, feminine: bool) -> tuple[list[Layer], dict[str, str]]:
+    """Draw an outfit.
+
+    Validation people wear only held-out assets above and below; procedural pieces have no identity to hold out
+    and are for training.
+
+    Args:
+        dresser: The person.
+        feminine: Whether skirts and dresses are likely.
+
+    Returns:
+        Layers, inner ones first, and names for the record.
+    """
+    rng = dresser.rng
+    surface = Surface(dresser.template, dresser.rest)
+    layers: list[Layer] = []
+    procedural = dresser.split == "train"
+    full = dresser.pick("full") if rng.random() < 0.1 else None
+    own_skirt = procedural and rng.random() < (0.3 if feminine else 0.03)
+    if full is not None:
+        layers.append(asset_layer(dresser, full, FULL))
+    elif own_skirt:
+        layers.append(draw_skirt(dresser.library, surface, rng, LOWER))
+    elif procedural and rng.random() < 0.45:
+        layers.append(draw_trousers(dresser.library, surface, rng, LOWER))
+    else:
+        layers += _asset(dresser, "lower", LOWER)
+    if procedural and rng.random() < 0.5:
+        layers.append(draw_top(dresser.library, surface, rng, UPPER))
+    else:
+        layers += _asset(dresser, "upper", UPPER)
+    if procedural and full is None and rng.random() < 0.18:
+        layers += draw_coat(dresser.library, surface, rng, COAT)
+    if procedural and rng.random() < 0.3:
+        layers += draw_shoes(dresser.library, surface, rng, SHOES)
+    else:
+        layers += _asset(dresser, "shoes", SHOES)
+    return layers, {str(layer.rank): layer.name for layer in layers}
+
+
+def _asset(dresser: Dresser, role: Role, rank: int) -> list[Layer]:
+    piece = dresser.pick(role)
+    return [asset_layer(dresser, piece, rank)] if piece is not None else []
+
+
+def asset_layer(dresser: Dresser, piece: Piece, rank: int) -> Layer:
+    """Fit an asset's piece, vary its cut and width, and colour it."""
+    rng = dresser.rng
+    cloth = piece.fit(dresser.rest)
+    texture, colors = garment_texture(dresser.library, piece, rng)
+    cuts = ""
+    if piece.role == "upper" and rng.random() < 0.35:
+        cloth, cuts = _cut_upper(cloth, Regions(dresser.template), rng)
+    elif piece.role in ("lower", "full") and rng.random() < 0.3:
+        cloth, cuts = _cut_lower(cloth, Regions(dresser.template), rng)
+    if piece.role in ("upper", "lower", "full") and rng.random() < 0.6:
+        cloth = _loosen(cloth, rng)
+    leather = piece.role == "shoes"
+    return Layer(
+        cloth=cloth,
+        texture=texture,
+        rank=rank,
+        name=f"{piece.asset}/{piece.role}{cuts} {colors}",
+        specular=0.04 if leather else 0.03,
+        roughness=float(rng.uniform(0.3, 0.8)) if leather else 0.85,
+    )
+
+
+def _cut_upper(cloth: Cloth, regions: Regions, rng: np.random.Generator) -> tuple[Cloth, str]:
+    if rng.random() < 0.7:
+        return cloth.clip(regions.sleeve(cloth, float(rng.uniform(0.08, 0.75)))), "-sleeves"
+    return cloth.clip(cloth.canonical[:, 1] - rng.uniform(1.0, 1.12)), "-hem"
+
+
+def _cut_lower(cloth: Cloth, regions: Regions, rng: np.random.Generator) -> tuple[Cloth, str]:
+    return cloth.clip(cloth.canonical[:, 1] - rng.uniform(0.25, 0.72)), "-legs"
+
+
+def _loosen(cloth: Cloth, rng: np.random.Generator) -> Cloth:
+    """Make a piece wider with smooth unevenness, more so towards its lower end."""
+    height = cloth.canonical[:, 1]
+    drop = (height.max() - height) / max(float(np.ptp(height)), 0.1)
+    noise = smooth_noise(cloth.canonical, rng, float(rng.uniform(0.12, 0.4)))
+    amount = rng.uniform(0.0, 0.02) + rng.uniform(0.0, 0.025) * drop + rng.uniform(0.0, 0.006) * noise
+    return inflate(cloth, np.maximum(amount, 0.0).astype(np.float32))
