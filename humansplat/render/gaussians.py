@@ -92,7 +92,7 @@ def _check(splats: Gaussians, cameras: Cameras, near: float, far: float) -> None
         shapes = f"{tuple(cameras.viewmats.shape)} and {tuple(cameras.Ks.shape)}"
         raise UserError(f"viewmats and Ks have shapes {shapes}; they must be [*b, c, 4, 4] and [*b, c, 3, 3]")
     if not camera_batch:
-        raise UserError("a camera without an axis of views cannot be rendered; pass cameras[None]")
+        raise UserError("viewmats and Ks need an axis of views; pass cameras.map(lambda tensor: tensor[None])")
     if 0 in camera_batch:
         raise UserError(f"cameras of shape {camera_batch} are none; there must be at least one")
     if camera_batch[:-1] != batch:
