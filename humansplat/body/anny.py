@@ -21,8 +21,8 @@ from humansplat.body.skinning import Skeleton, linear_blend_skinning
 from humansplat.geometry.rotations import axis_angle_to_matrix
 from humansplat.structures.body import PosedBody
 
-MEAN_ADULT = {"age": 2 / 3}
-"""Every other phenotype of the mean adult is 0.5."""
+MEAN_ADULT = {"age": 2 / 3, "height": 0.37}
+"""Every other phenotype of the mean adult is 0.5; a height of 0.5 would be 1.84 m, and this is 1.70 m."""
 
 
 class AnnyBody(nn.Module):
