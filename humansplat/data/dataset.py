@@ -1,6 +1,8 @@
 """People held in memory as whole-number pictures on the training device."""
 
+import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from humansplat.config import AugmentConfig
 from humansplat.data.augment import augment as augment_batch
-from humansplat.data.format import MANIFEST, read_manifest
+from humansplat.data.format import MANIFEST
 from humansplat.data.people import BodyTemplate, PeopleBatch
 from humansplat.data.person_files import PersonTensors, load_person
 from humansplat.data.rig import NUM_RIG_VIEWS
@@ -60,7 +62,8 @@ class PeoplePool:
         self._rank, self._world_size, self._num_workers = rank, world_size, num_workers
         self._names: list[str] = []
         self._num_stored = 0
-        self._num_listed = 0  # lines of the manifest that have been dealt with, all ranks' counted
+        self._seen: set[str] = set()
+        self._manifest_line = self._manifest_offset = 0
         self._slots: dict[str, Tensor] = {}
         self._size = (0, 0)
         self._lock = threading.Lock()
@@ -204,12 +207,31 @@ class PeoplePool:
         )
 
     def _new_names(self) -> list[str]:
-        """This process's people of the manifest's lines since the last call."""
-        # A folder that is only about to be filled has no manifest yet.
-        names = [str(line["name"]) for line in read_manifest(self.root)] if (self.root / MANIFEST).is_file() else []
-        new = range(self._num_listed, len(names))
-        self._num_listed = len(names)
-        return [names[line] for line in new if line % self._world_size == self._rank]
+        """This process's people of the manifest's lines since the last call.
+
+        Only the new lines are read: the manifest of thousands of people takes megabytes. A manifest that
+        has become shorter was cut by a writer that went on after a break; it is read from its beginning.
+        """
+        path = self.root / MANIFEST
+        if not path.is_file():  # a folder that is only about to be filled
+            return []
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._manifest_offset:
+                self._manifest_offset = self._manifest_line = 0
+            file.seek(self._manifest_offset)
+            text = file.read()
+        lines = text[: text.rfind(b"\n") + 1].splitlines(keepends=True)  # the last one may be half written
+        try:
+            names = [json.loads(line)["name"] for line in lines]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a manifest ({error!r}); make the data anew") from error
+        first = self._manifest_line
+        self._manifest_line += len(lines)
+        self._manifest_offset += sum(len(line) for line in lines)
+        mine = [name for line, name in enumerate(names, first) if line % self._world_size == self._rank]
+        new = [name for name in mine if name not in self._seen]
+        self._seen.update(new)
+        return new
 
     def _read(self, names: list[str]) -> Iterator[PersonTensors]:
         """Decode in parallel, give in order."""
@@ -267,7 +289,12 @@ class PeoplePool:
 
     def _watch(self, poll_seconds: float, on_arrival: Callable[[int], None] | None) -> None:
         while not self._stop.wait(poll_seconds):
-            for name in self._new_names():
+            try:
+                names = self._new_names()
+            except UserError as error:
+                logger.warning("no more people are added while training: %s", error)
+                return
+            for name in names:
                 if self._stop.is_set():
                     return
                 try:
