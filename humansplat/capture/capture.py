@@ -7,6 +7,7 @@ from torch import Tensor
 
 from humansplat.capture.crop import (
     Box,
+    Region,
     canonical_square,
     cut_plane,
     cut_region,
@@ -36,7 +37,8 @@ class Capture(TensorStruct):
     """A person in the canonical crop: centred, the longer side of the mask's box 0.85 of the crop's side."""
 
     image: Float[Tensor, "3 s s"]
-    """The person's own colours, sRGB in ``[0, 1]``, straight (not multiplied by the mask); white where the mask is 0."""
+    """The person's own colours, sRGB in ``[0, 1]``, straight (not multiplied by the mask); white where the mask
+    is 0."""
     mask: Float[Tensor, "s s"]
     """Soft, in ``[0, 1]``; 0 beyond the picture."""
     landmarks: Float[Tensor, "33 2"]
@@ -85,20 +87,24 @@ def capture_person(
     picture = load_photo(photo)
     given = load_mask(mask, picture) if mask is not None else picture.alpha
     pixels = picture.pixels if given is None else _on_grey(picture.pixels, given)
-    people = find_people(pixels, graph or default_graph())
-    person, warnings = people[0], []
+    graph = graph or default_graph()
+    people = find_people(pixels, graph)
+    warnings = []
     if len(people) > 1 and given is None:
         warnings.append(f"{len(people)} people were found in {picture.name}; the largest was taken")
-    _refuse_cut_person(person, given, picture)
-    if given is not None:
-        colors, alpha, to_photo = _from_given_mask(picture, given, straight=mask is None, size=size)
-    else:
-        colors, alpha, to_photo = _from_picture(picture, person, matting, size=size)
+    box = mask_box(given) if given is not None else _coarse_box(people[0], picture)
+    region = working_region(box, picture.width, picture.height, margin=_MARGIN, longest=_OVERSAMPLING * size)
+    alpha = cut_plane(given, region) if given is not None else _draw_mask(picture, people[0], region, matting)
     if not (alpha >= 0.5).any():
         raise UserError(f"no clear outline of a person was found in {picture.name}; give a mask with --mask")
+    _refuse_cut_person(missing_parts(people[0], alpha >= 0.5, region, pixels, graph), picture)
+    if given is not None and mask is None:
+        colors = _straight_colors(picture, given, alpha, region)
+    else:
+        colors = estimate_foreground(cut_region(picture.pixels, region), alpha)
     square = canonical_square(mask_box(alpha))
     crop_colors, crop_mask = cut_square(colors, alpha, square, size)
-    return _record(person, crop_colors, crop_mask, _square_to_photo(square, to_photo, size), tuple(warnings))
+    return _record(people[0], crop_colors, crop_mask, _square_to_photo(square, region, size), tuple(warnings))
 
 
 def _on_grey(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -107,51 +113,35 @@ def _on_grey(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return mixed.astype(np.uint8)
 
 
-def _refuse_cut_person(person: Person, given: np.ndarray | None, picture: Photo) -> None:
-    scale = min(1.0, _COARSE_SIDE / max(picture.width, picture.height))
-    width, height = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    to_photo = np.array([[picture.width / width, 0.0, 0.0], [0.0, picture.height / height, 0.0]])
-    coarse = person.logits_at(to_photo, width, height) > 0.0
-    missing = missing_parts(person, coarse, picture.width, picture.height)
-    if missing:
-        named = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
-        raise UserError(
-            f"the person in {picture.name} is cut off: {named} outside the picture; use a photo of the whole person"
-        )
-
-
-def _from_given_mask(
-    picture: Photo, given: np.ndarray, *, straight: bool, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    box = mask_box(given)
-    longest = _OVERSAMPLING * size
-    region = working_region(box, picture.width, picture.height, margin=_MARGIN, longest=longest)
-    alpha = cut_plane(given, region)
-    image = cut_region(picture.pixels, region)
-    if straight:
-        # A cut-out's hidden pixels may hold any colour, so they must not reach the visible ones.
-        weighted = [cut_plane(picture.pixels[..., c] / 255.0 * given, region) for c in range(3)]
-        shown = np.stack(weighted, axis=-1) / np.maximum(alpha, 1e-3)[..., None]
-        image = np.where(alpha[..., None] > 1e-3, shown.clip(0.0, 1.0), image)
-        return image.astype(np.float32), alpha, region.to_photo
-    return estimate_foreground(image, alpha), alpha, region.to_photo
-
-
-def _from_picture(
-    picture: Photo, person: Person, matting: Matting, *, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    region = working_region(
-        _coarse_box(person, picture), picture.width, picture.height, margin=_MARGIN, longest=_OVERSAMPLING * size
+def _refuse_cut_person(missing: list[str], picture: Photo) -> None:
+    if not missing:
+        return
+    named = missing[0] if len(missing) == 1 else f"{', '.join(missing[:-1])} and {missing[-1]}"
+    raise UserError(
+        f"the person in {picture.name} is cut off: {named} outside the picture; use a photo of the whole person"
     )
+
+
+def _draw_mask(
+    picture: Photo, person: Person, region: Region, matting: Matting
+) -> Float[np.ndarray, "{region.height} {region.width}"]:
     image = cut_region(picture.pixels, region)
-    if matting == "rembg":
-        alpha = rembg_mask(image)
-    elif matting == "graph":
+    if matting == "graph":
         logits = person.logits_at(region.to_photo, region.width, region.height)
-        alpha = refine_mask(image, logits, person.window.side / GRAPH_SIDE / region.to_photo[0, 0])
-    else:
-        raise UserError(f"matting {matting!r} is not known; use 'graph' or 'rembg'")
-    return estimate_foreground(image, alpha), alpha, region.to_photo
+        return refine_mask(image, logits, person.window.side / GRAPH_SIDE / region.to_photo[0, 0])
+    if matting == "rembg":
+        return rembg_mask(image)
+    raise UserError(f"matting {matting!r} is not known; use 'graph' or 'rembg'")
+
+
+def _straight_colors(
+    picture: Photo, given: Float[np.ndarray, "h w"], alpha: Float[np.ndarray, "a b"], region: Region
+) -> Float[np.ndarray, "a b 3"]:
+    """The colours of a cut-out: its hidden pixels may hold any colour, so they must not reach the visible ones."""
+    weighted = [cut_plane(picture.pixels[..., c] / 255.0 * given, region) for c in range(3)]
+    shown = np.stack(weighted, axis=-1) / np.maximum(alpha, 1e-3)[..., None]
+    filled = estimate_foreground(shown.clip(0.0, 1.0), (alpha > 0.02).astype(np.float32))
+    return np.where(alpha[..., None] > 0.02, shown.clip(0.0, 1.0), filled).astype(np.float32)
 
 
 def _coarse_box(person: Person, picture: Photo) -> Box:
@@ -167,10 +157,10 @@ def _coarse_box(person: Person, picture: Photo) -> Box:
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def _square_to_photo(square: Box, to_photo: np.ndarray, size: int) -> np.ndarray:
-    scale = (square[2] - square[0]) / size
+def _square_to_photo(square: Box, region: Region, size: int) -> Float[np.ndarray, "2 3"]:
+    to_photo = region.to_photo
     corner = apply(to_photo, np.array([[square[0], square[1]]]))[0]
-    return np.concatenate([to_photo[:, :2] * scale, corner[:, None]], axis=1)
+    return np.concatenate([to_photo[:, :2] * (square[2] - square[0]) / size, corner[:, None]], axis=1)
 
 
 def _record(
