@@ -51,64 +51,79 @@ class Cloth:
         count = positive[self.faces].sum(1)
         if (count == 3).all():
             return self
+        if (count == 0).any():
+            return self.select(count > 0).clip(inside[np.unique(self.faces[count > 0])])
         faces = [self.faces[count == 3]]
         # Rotate crossed triangles so that the odd vertex out comes first.
         crossed = self.faces[(count == 1) | (count == 2)]
         odd = positive[crossed] == (positive[crossed].sum(1) == 1)[:, None]
         first = odd.argmax(1)
         corners = np.take_along_axis(crossed, (first[:, None] + np.arange(3)) % 3, axis=1)
-        edges = np.stack([corners[:, [0, 1]], corners[:, [0, 2]]], 1)  # [k, 2, 2]
-        ordered = np.sort(edges.reshape(-1, 2), axis=1)
-        unique, index = np.unique(ordered, axis=0, return_inverse=True)
+        edges = np.sort(np.stack([corners[:, [0, 1]], corners[:, [0, 2]]], 1).reshape(-1, 2), axis=1)
+        codes, index = np.unique(edges[:, 0] * len(self.vertices) + edges[:, 1], return_inverse=True)
+        a, b = np.divmod(codes, len(self.vertices))
         cut = index.reshape(-1, 2) + len(self.vertices)
         alone = positive[corners[:, 0]]
         faces.append(np.stack([corners[:, 0], cut[:, 0], cut[:, 1]], 1)[alone])
         faces.append(np.stack([cut[:, 0], corners[:, 1], corners[:, 2]], 1)[~alone])
         faces.append(np.stack([cut[:, 0], corners[:, 2], cut[:, 1]], 1)[~alone])
 
-        a, b = unique[:, 0], unique[:, 1]
         share = (inside[a] / (inside[a] - inside[b]))[:, None].astype(np.float32)
 
         def extend(values: np.ndarray) -> np.ndarray:
             return np.concatenate([values, values[a] * (1 - share) + values[b] * share])
 
-        welded = np.sort(self.weld[unique], axis=1)
-        _, new_weld = np.unique(welded, axis=0, return_inverse=True)
+        ends = np.sort(np.stack([self.weld[a], self.weld[b]], 1), axis=1)
+        _, new_weld = np.unique(ends[:, 0] * (self.weld.max() + 1) + ends[:, 1], return_inverse=True)
         extended = Cloth(
             vertices=extend(self.vertices),
             faces=np.concatenate(faces),
             uvs=extend(self.uvs),
             canonical=extend(self.canonical),
             weights=extend(self.weights),
-            weld=np.concatenate([self.weld, new_weld.reshape(-1) + self.weld.max() + 1]),
+            weld=np.concatenate([self.weld, new_weld + self.weld.max() + 1]),
         )
         return extended.select(np.ones(len(extended.faces), bool))
 
-    def neighbours(self) -> csr_matrix:
-        """Row-stochastic averaging over the neighbours of each welded vertex, ``[m, m]`` with m welded vertices."""
+    def _edges(self) -> tuple[Int[np.ndarray, "e 2"], np.ndarray, int]:
+        """Welded edges, each once, whether each is on the rim, and the number of welded vertices."""
         ids, weld = np.unique(self.weld, return_inverse=True)
-        edges = weld[np.concatenate([self.faces[:, [0, 1]], self.faces[:, [1, 2]], self.faces[:, [2, 0]]])]
+        corners = weld[self.faces]
+        edges = np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]), axis=1)
+        codes, count = np.unique(edges[:, 0] * len(ids) + edges[:, 1], return_counts=True)
+        return np.stack(np.divmod(codes, len(ids)), 1), count == 1, len(ids)
+
+    def neighbours(self) -> csr_matrix:
+        """Row-stochastic averaging over the neighbours of each welded vertex, ``[m, m]`` with m welded vertices.
+
+        Vertices on the rim average along the rim only, so that diffusion keeps hems smooth.
+        """
+        edges, open_edge, count = self._edges()
+        rim = np.zeros(count, bool)
+        rim[edges[open_edge]] = True
         both = np.concatenate([edges, edges[:, ::-1]])
-        graph = csr_matrix((np.ones(len(both), np.float32), (both[:, 0], both[:, 1])), shape=(len(ids), len(ids)))
-        graph.data[:] = 1
+        along = np.tile(open_edge, 2)
+        both = both[along | ~rim[both[:, 0]]]
+        graph = csr_matrix((np.ones(len(both), np.float32), (both[:, 0], both[:, 1])), shape=(count, count))
         degree = np.asarray(graph.sum(1)).ravel()
-        return csr_matrix(graph.multiply(1 / np.maximum(degree, 1)[:, None]))
+        graph.data /= np.repeat(np.maximum(degree, 1), np.diff(graph.indptr)).astype(np.float32)
+        return graph
 
     def smooth(self, values: Float[np.ndarray, "n c"], steps: int, amount: float = 0.7) -> Float[np.ndarray, "n c"]:
         """Diffuse per-vertex values over the surface, seams included."""
-        ids, first, weld = np.unique(self.weld, return_index=True, return_inverse=True)
+        _, first, weld = np.unique(self.weld, return_index=True, return_inverse=True)
         average = self.neighbours()
-        welded = values[first]
+        welded = values[first].astype(np.float32)
         for _ in range(steps):
-            welded = welded + amount * (average @ welded - welded)
-        return welded[weld].astype(np.float32)
+            welded = welded + np.float32(amount) * (average @ welded - welded)
+        return welded[weld]
 
     def boundary(self) -> np.ndarray:
         """Mark the vertices on open edges, seams left out, ``[n]``."""
-        weld = self.weld[self.faces]
-        edges = np.sort(np.concatenate([weld[:, [0, 1]], weld[:, [1, 2]], weld[:, [2, 0]]]), axis=1)
-        unique, count = np.unique(edges, axis=0, return_counts=True)
-        return np.isin(self.weld, unique[count == 1])
+        edges, open_edge, count = self._edges()
+        rim = np.zeros(count, bool)
+        rim[edges[open_edge]] = True
+        return rim[np.unique(self.weld, return_inverse=True)[1]]
 
 
 def normals(

@@ -2,28 +2,63 @@
 
 import colorsys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.spatial import cKDTree
 
 from humansplat.data.synthetic.cloth import smooth_noise
 from humansplat.data.synthetic.figure import Template
 
 
-def bake(
-    uvs: Float[np.ndarray, "n 2"], faces: Int[np.ndarray, "f 3"], values: Float[np.ndarray, "n c"], size: int
-) -> tuple[Float[np.ndarray, "size size c"], Bool[np.ndarray, "size size"]]:
-    """Draw per-vertex values into texture space by rays through the flat UV mesh; islands bleed outwards.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Canvas:
+    """The used pixels of a texture, and where they lie on the mean adult."""
+
+    pixels: Int[np.ndarray, " n"]
+    """Their places in the flattened texture; row 0 is the top."""
+    nearest: Int[np.ndarray, " s"]
+    """For every pixel of the flattened texture, the used one (of ``n``) that it repeats: islands bleed outwards."""
+    points: Float[np.ndarray, "n 3"]
+    """Position on the mean adult, metres."""
+    coordinates: Float[np.ndarray, "n 3"]
+    """``limb_coordinates`` of the points."""
+
+    @property
+    def size(self) -> int:
+        """Texture side, pixels."""
+        return round(len(self.nearest) ** 0.5)
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """Search structure over ``points``."""
+        return cKDTree(self.points)
+
+    def finish(self, colors: Float[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "size size 3"]:
+        """The texture of colours in ``[0, 1]``."""
+        painted = (np.clip(colors, 0, 1) * 255).astype(np.uint8)
+        return painted[self.nearest].reshape(self.size, self.size, 3)
+
+    def sample(self, image: np.ndarray) -> np.ndarray:
+        """Values of another texture of the same layout, of any size, at the used pixels."""
+        rows, columns = np.divmod(self.pixels, self.size)
+        return image[rows * image.shape[0] // self.size, columns * image.shape[1] // self.size]
+
+
+def canvas(
+    template: Template, uvs: Float[np.ndarray, "n 2"], faces: Int[np.ndarray, "f 3"], points: np.ndarray, size: int
+) -> Canvas:
+    """Find the used pixels of a texture by rays through the flat UV mesh.
 
     Args:
+        template: The body.
         uvs: Texture coordinates, origin at the bottom left; whole numbers are dropped.
         faces: Vertex indices.
-        values: What to draw.
-        size: Texture side, pixels; row 0 is the top.
-
-    Returns:
-        The texture, filled everywhere from the nearest island, and where the islands are.
+        points: The vertices on the mean adult, ``[n, 3]``.
+        size: Texture side, pixels.
     """
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
@@ -37,14 +72,21 @@ def bake(
     origins = np.stack([u, v, np.ones_like(u)], -1).reshape(-1, 3)
     down = np.broadcast_to(np.array([0, 0, -1], np.float32), origins.shape)
     hits = scene.run(origins, np.ascontiguousarray(down), query="INTERSECT", output=True)
-    found = (hits["primID"] >= 0).reshape(size, size)
-    face = faces[np.maximum(hits["primID"], 0)]
-    shares = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], -1)
-    drawn = np.einsum("nk,nkc->nc", shares, values[face]).reshape(size, size, -1)
-    if found.any():
-        nearest = distance_transform_edt(~found, return_distances=False, return_indices=True)
-        drawn = drawn[tuple(nearest)]
-    return drawn.astype(np.float32), found
+    found = hits["primID"] >= 0
+    if not found.any():  # a piece without texture coordinates: one pixel, one colour
+        found[0], hits["primID"][0] = True, 0
+    pixels = np.flatnonzero(found)
+    face = faces[hits["primID"][pixels]]
+    shares = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], -1)[pixels]
+    drawn = np.einsum("nk,nkc->nc", shares, points[face]).astype(np.float32)
+    row, column = distance_transform_edt(~found.reshape(size, size), return_distances=False, return_indices=True)
+    order = np.cumsum(found) - 1
+    return Canvas(
+        pixels=pixels,
+        nearest=order[(row * size + column).ravel()],
+        points=drawn,
+        coordinates=limb_coordinates(template, drawn),
+    )
 
 
 def limb_coordinates(template: Template, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
@@ -84,9 +126,9 @@ def cloth_color(rng: np.random.Generator) -> Float[np.ndarray, " 3"]:
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def _mix(colors: list[np.ndarray], share: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 3"]:
-    share = np.clip(share, 0, 1)[..., None]
-    return colors[0] * (1 - share) + colors[1] * share
+def _mix(first: np.ndarray, second: np.ndarray, share: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
+    share = np.clip(share, 0, 1).astype(np.float32)[:, None]
+    return first * (1 - share) + second * share
 
 
 def _edge(value: np.ndarray, softness: float) -> np.ndarray:
@@ -94,105 +136,111 @@ def _edge(value: np.ndarray, softness: float) -> np.ndarray:
     return np.clip(value / softness + 0.5, 0, 1)
 
 
-def _stripes(c: np.ndarray, axis: int, period: float, duty: float, phase: float) -> np.ndarray:
-    wave = np.abs((c[..., axis] / period + phase) % 1.0 - 0.5) * 2  # 0 in the middle of a stripe
+def _stripes(position: np.ndarray, period: float, duty: float, phase: float) -> np.ndarray:
+    wave = np.abs((position / period + phase) % 1.0 - 0.5) * 2  # 0 in the middle of a stripe
     return _edge((duty - wave) * period, 0.004)
 
 
-def draw_pattern(
-    coordinates: Float[np.ndarray, "h w 3"], points: Float[np.ndarray, "h w 3"], rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "h w 3"], str]:
-    """Draw a cloth pattern.
-
-    Args:
-        coordinates: ``limb_coordinates`` of each texture pixel.
-        points: Position of each texture pixel on the mean adult, metres.
-        rng: Source of all choices.
-
-    Returns:
-        sRGB, and the pattern's name.
-    """
-    colors = [cloth_color(rng) for _ in range(3)]
+def draw_pattern(surface: Canvas, rng: np.random.Generator) -> tuple[Float[np.ndarray, "n 3"], str]:
+    """Draw a cloth pattern: the used pixels in sRGB, and its name."""
+    colors = [cloth_color(rng).astype(np.float32) for _ in range(3)]
     if np.abs(colors[0] - colors[1]).max() < 0.15:
         colors[1] = np.clip(1.0 - colors[0], 0.05, 0.95)
-    u = rng.uniform
-    c = coordinates
-
-    def plain() -> np.ndarray:
-        return np.broadcast_to(colors[0], c.shape).copy()
-
-    def stripes() -> np.ndarray:
-        axis, period = int(rng.random() < 0.35), u(0.015, 0.14)
-        return _mix(colors, _stripes(c, axis, period, u(0.15, 0.6), u(0, 1)))
-
-    def checks() -> np.ndarray:
-        period, duty = u(0.03, 0.15), u(0.2, 0.55)
-        rows, columns = (_stripes(c, axis, period, duty, u(0, 1)) for axis in (0, 1))
-        image = _mix(colors, 0.5 * rows + 0.5 * columns)
-        if rng.random() < 0.5:  # tartan: a thin third colour
-            thin = np.maximum(_stripes(c, 0, period, 0.06, u(0, 1)), _stripes(c, 1, period, 0.06, u(0, 1)))
-            image = image * (1 - 0.8 * thin[..., None]) + colors[2] * 0.8 * thin[..., None]
-        return image
-
-    def dots() -> np.ndarray:
-        period, radius = u(0.03, 0.12), u(0.15, 0.35)
-        row = np.floor(c[..., 0] / period)
-        x = (c[..., 1] / period + 0.5 * (row % 2)) % 1.0 - 0.5
-        y = (c[..., 0] / period) % 1.0 - 0.5
-        return _mix(colors, _edge((radius - np.hypot(x, y)) * period, 0.004))
-
-    def camouflage() -> np.ndarray:
-        flat = points.reshape(-1, 3)
-        scale, softness = u(0.08, 0.35), rng.choice([0.02, 0.5])
-        first, second = (smooth_noise(flat, rng, scale, 3).reshape(c.shape[:2]) for _ in range(2))
-        image = _mix(colors, _edge(first, softness))
-        share = _edge(second - 0.2, softness)[..., None]
-        return image * (1 - share) + colors[2] * share
-
-    def gradient() -> np.ndarray:
-        low, high = sorted(u(0.1, 1.6, 2))
-        return _mix(colors, (c[..., 0] - low) / max(high - low, 0.1))
-
-    def blocks() -> np.ndarray:  # two or three tones at heights or sides
-        image = _mix(colors, _edge(c[..., 0] - u(0.4, 1.4), 0.005))
-        if rng.random() < 0.5:
-            side = _edge(np.abs(c[..., 1]) - u(0.06, 0.2), 0.005)[..., None]
-            image = image * (1 - side) + colors[2] * side
-        return image
-
-    def motifs() -> np.ndarray:  # large flowers or splashes
-        image = plain()
-        spots = rng.uniform([-0.6, 0.0, -0.1], [0.6, 1.6, 0.4], (70, 3))
-        for spot in spots:
-            distance = np.linalg.norm(points - spot, axis=-1)
-            angle = np.arctan2(points[..., 1] - spot[1], points[..., 0] - spot[0])
-            petal = u(0.02, 0.06) * (1 + 0.35 * np.sin(angle * int(rng.integers(3, 7)) + u(0, 6)))
-            share = _edge(petal - distance, 0.004)[..., None]
-            image = image * (1 - share) + colors[int(rng.integers(1, 3))] * share
-        return image
-
-    kinds: dict[str, tuple[float, Callable[[], np.ndarray]]] = {
-        "plain": (0.42, plain), "stripes": (0.13, stripes), "checks": (0.1, checks), "dots": (0.05, dots),
-        "camouflage": (0.07, camouflage), "gradient": (0.06, gradient), "blocks": (0.09, blocks),
-        "motifs": (0.08, motifs),
-    }  # fmt: skip
-    names = list(kinds)
-    name = str(rng.choice(names, p=[kinds[name][0] for name in names]))
-    image = kinds[name][1]()
+    names = list(PATTERNS)
+    name = str(rng.choice(names, p=[PATTERNS[name][0] for name in names]))
+    image = PATTERNS[name][1](surface, colors, rng)
     if rng.random() < 0.3:
-        image = _print(image, points, colors[2], rng)
+        image = _print(image, surface.points, colors[2], rng)
         name += "+print"
-    return np.clip(image, 0, 1), name
+    return image, name
+
+
+Colors = list[np.ndarray]
+
+
+def _plain(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    return np.broadcast_to(colors[0], surface.points.shape).copy()
+
+
+def _striped(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    axis, period = int(rng.random() < 0.35), rng.uniform(0.015, 0.14)
+    stripes = _stripes(surface.coordinates[:, axis], period, rng.uniform(0.15, 0.6), rng.uniform())
+    return _mix(colors[0], colors[1], stripes)
+
+
+def _checked(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    period, duty = rng.uniform(0.03, 0.15), rng.uniform(0.2, 0.55)
+    along, around = surface.coordinates[:, 0], surface.coordinates[:, 1]
+    both = sum(_stripes(position, period, duty, rng.uniform()) for position in (along, around))
+    image = _mix(colors[0], colors[1], 0.5 * both)
+    if rng.random() < 0.5:  # tartan: a thin third colour
+        thin = np.maximum(*(_stripes(position, period, 0.06, rng.uniform()) for position in (along, around)))
+        image = _mix(image, colors[2], 0.8 * thin)
+    return image
+
+
+def _dotted(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    period, radius = rng.uniform(0.03, 0.12), rng.uniform(0.15, 0.35)
+    along, around = surface.coordinates[:, 0] / period, surface.coordinates[:, 1] / period
+    x = (around + 0.5 * (np.floor(along) % 2)) % 1.0 - 0.5
+    return _mix(colors[0], colors[1], _edge((radius - np.hypot(x, along % 1.0 - 0.5)) * period, 0.004))
+
+
+def _blotched(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    scale, softness = rng.uniform(0.08, 0.35), rng.choice([0.05, 0.5])
+    first, second = (smooth_noise(surface.points, rng, scale) for _ in range(2))
+    return _mix(_mix(colors[0], colors[1], _edge(first, softness)), colors[2], _edge(second - 0.2, softness))
+
+
+def _graded(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    low, high = sorted(rng.uniform(0.1, 1.6, 2))
+    return _mix(colors[0], colors[1], (surface.coordinates[:, 0] - low) / max(high - low, 0.1))
+
+
+def _blocked(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    """Two tones that change at a height, or sides and sleeves of a third."""
+    image = _mix(colors[0], colors[1], _edge(surface.coordinates[:, 0] - rng.uniform(0.4, 1.4), 0.005))
+    if rng.random() < 0.5:
+        image = _mix(image, colors[2], _edge(np.abs(surface.points[:, 0]) - rng.uniform(0.06, 0.2), 0.005))
+    return image
+
+
+def _flowered(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    """Large flowers or splashes."""
+    image = _plain(surface, colors, rng)
+    petals, spread = int(rng.integers(3, 7)), rng.uniform(0.02, 0.05)
+    low, high = surface.points.min(0), surface.points.max(0)
+    for spot in rng.uniform(low, high, (int(rng.integers(60, 200)), 3)):
+        near = surface.tree.query_ball_point(spot, 2 * spread)
+        if near:
+            x, y, z = (surface.points[near] - spot).T
+            reach = spread * rng.uniform(0.7, 1.4) * (1 + 0.35 * np.sin(np.arctan2(y, x) * petals))
+            share = _edge(reach - np.sqrt(x * x + y * y + z * z), 0.004)
+            image[near] = _mix(image[near], colors[int(rng.integers(1, 3))], share)
+    return image
+
+
+PATTERNS: dict[str, tuple[float, Callable[[Canvas, Colors, np.random.Generator], np.ndarray]]] = {
+    "plain": (0.42, _plain),
+    "stripes": (0.13, _striped),
+    "checks": (0.1, _checked),
+    "dots": (0.05, _dotted),
+    "blotches": (0.07, _blotched),
+    "gradient": (0.06, _graded),
+    "blocks": (0.09, _blocked),
+    "flowers": (0.08, _flowered),
+}
+"""Share and painter of each pattern."""
 
 
 def _print(
-    image: Float[np.ndarray, "h w 3"], points: Float[np.ndarray, "h w 3"], color: np.ndarray, rng: np.random.Generator
-) -> Float[np.ndarray, "h w 3"]:
+    image: Float[np.ndarray, "n 3"], points: Float[np.ndarray, "n 3"], color: np.ndarray, rng: np.random.Generator
+) -> Float[np.ndarray, "n 3"]:
     """Print lines of letter-like strokes, or a badge, on the chest or the back."""
     height, width = rng.uniform(0.03, 0.2), rng.uniform(0.08, 0.28)
     centre = np.array([rng.choice([0.0, 0.0, 0.08, -0.08]), rng.uniform(1.15, 1.4)])
-    front = points[..., 2] > 0.09 if rng.random() < 0.75 else points[..., 2] < 0.05
-    x, y = points[..., 0] - centre[0], points[..., 1] - centre[1]
+    front = points[:, 2] > 0.09 if rng.random() < 0.75 else points[:, 2] < 0.05
+    x, y = points[:, 0] - centre[0], points[:, 1] - centre[1]
     inside = front & (np.abs(x) < width / 2) & (np.abs(y) < height / 2)
     if rng.random() < 0.6:
         lines, letters = int(rng.integers(1, 4)), int(rng.integers(3, 12))
@@ -208,38 +256,39 @@ def _print(
         petals = int(rng.integers(0, 8))
         shape = ring + 0.25 * np.sin(petals * np.arctan2(y, x)) * (petals > 1)
         share = (front & (shape < 1)).astype(np.float32) * (1 if rng.random() < 0.5 else (ring > 0.6))
-    return image * (1 - share[..., None]) + color * share[..., None]
+    return _mix(image, color, share)
 
 
-def weave(
-    image: Float[np.ndarray, "h w 3"], points: Float[np.ndarray, "h w 3"], rng: np.random.Generator
-) -> Float[np.ndarray, "h w 3"]:
+def weave(image: Float[np.ndarray, "n 3"], surface: Canvas, rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
     """Add what plain colours lack: faint folds, wear and weave, in light only."""
-    flat = points.reshape(-1, 3)
-    folds = smooth_noise(flat * [1.0, 0.45, 1.0], rng, rng.uniform(0.08, 0.25), 3).reshape(image.shape[:2])
-    light = 1 + rng.uniform(0.0, 0.18) * folds + rng.uniform(0.0, 0.06) * rng.normal(size=image.shape[:2])
-    return np.clip(image * light[..., None], 0, 1)
+    folds = smooth_noise(surface.points[::4] * [1.0, 0.45, 1.0], rng, rng.uniform(0.08, 0.25))
+    light = 1 + rng.uniform(0.0, 0.18) * np.repeat(folds, 4)[: len(image)]
+    light += rng.uniform(0.0, 0.06) * rng.standard_normal(len(image), np.float32)
+    return image * light[:, None].astype(np.float32)
 
 
-def shading(texture: UInt8[np.ndarray, "h w 4"], islands: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Folds and seams of a photographed cloth: its brightness against the surroundings', around 1."""
+def shading(texture: UInt8[np.ndarray, "h w 4"], surface: Canvas) -> Float[np.ndarray, " n"]:
+    """Folds and seams of a photographed cloth at the used pixels: brightness against the surroundings', around 1."""
     luminance = texture[..., :3].astype(np.float32).mean(-1) / 255
-    mask = islands.astype(np.float32)
+    mask = np.zeros(surface.size**2, np.float32)
+    mask[surface.pixels] = 1
+    rows = np.arange(luminance.shape[0]) * surface.size // luminance.shape[0]
+    mask = mask.reshape(surface.size, surface.size)[rows][:, rows]
     sigma = 0.04 * len(texture)
     local = gaussian_filter(luminance * mask, sigma) / np.maximum(gaussian_filter(mask, sigma), 1e-3)
-    return np.where(islands, np.clip((luminance + 0.08) / (local + 0.08), 0.55, 1.5), 1.0)
+    return surface.sample(np.clip((luminance + 0.08) / (local + 0.08), 0.55, 1.5))
 
 
-def recolor(texture: UInt8[np.ndarray, "h w 4"], rng: np.random.Generator) -> Float[np.ndarray, "h w 3"]:
+def recolor(image: Float[np.ndarray, "n 3"], rng: np.random.Generator) -> Float[np.ndarray, "n 3"]:
     """Shift hue, saturation, brightness and contrast of a photographed cloth; its structure stays."""
-    image = texture[..., :3].astype(np.float32) / 255
     yiq = image @ np.array([[0.299, 0.596, 0.211], [0.587, -0.274, -0.523], [0.114, -0.322, 0.312]], np.float32)
     angle, saturation = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.3)
-    chroma = (yiq[..., 1] + 1j * yiq[..., 2]) * saturation * np.exp(1j * angle)
+    cos, sin = saturation * np.cos(angle), saturation * np.sin(angle)
+    in_phase, quadrature = yiq[..., 1] * cos - yiq[..., 2] * sin, yiq[..., 1] * sin + yiq[..., 2] * cos
     mean = yiq[..., 0].mean()
     level = rng.uniform(0.1, 0.75)
     luminance = np.clip(level + (yiq[..., 0] - mean) * rng.uniform(0.6, 1.2), 0.01, 1)
     tint = (cloth_color(rng) - 0.5) * rng.uniform(0.0, 0.5)
     back = np.array([[1, 1, 1], [0.956, -0.272, -1.106], [0.621, -0.647, 1.703]], np.float32)
-    shifted = np.stack([luminance, chroma.real, chroma.imag], -1) @ back
+    shifted = np.stack([luminance, in_phase, quadrature], -1).astype(np.float32) @ back
     return np.clip(shifted + tint * luminance[..., None], 0, 1)

@@ -13,29 +13,36 @@ from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.regions import Regions
 
 
+def skin_cloth(template: Template) -> Cloth:
+    """The skin of the mean adult as a piece, vertices split along its texture's seams."""
+    pairs = template.skin_faces.ravel() * len(template.uvs) + template.uv_faces.ravel()
+    unique, compact = np.unique(pairs, return_inverse=True)
+    vertex, uv = np.divmod(unique, len(template.uvs))
+    ids = template.skin_ids[vertex]
+    return Cloth(
+        vertices=template.canonical[ids],
+        faces=compact.reshape(-1, 3),
+        uvs=template.uvs[uv],
+        canonical=template.canonical[ids],
+        weights=template.weights[ids],
+        weld=vertex,
+    )
+
+
 class Surface:
     """The skin of one person at rest as a piece that shells are cut from."""
 
-    def __init__(self, template: Template, rest: Float[np.ndarray, "b 3"]) -> None:
+    def __init__(self, library: AssetLibrary, rest: Float[np.ndarray, "b 3"]) -> None:
         """Cut nothing yet.
 
         Args:
-            template: The body.
-            rest: Its shaped base mesh.
+            library: Keeps what all people share.
+            rest: The shaped base mesh.
         """
-        self.template = template
-        self.regions = Regions(template)
-        corners = np.stack([template.skin_faces.ravel(), template.uv_faces.ravel()], 1)
-        unique, compact = np.unique(corners, axis=0, return_inverse=True)
-        ids = template.skin_ids[unique[:, 0]]
-        self.cloth = Cloth(
-            vertices=rest[ids],
-            faces=compact.reshape(-1, 3),
-            uvs=template.uvs[unique[:, 1]],
-            canonical=template.canonical[ids],
-            weights=template.weights[ids],
-            weld=unique[:, 0],
-        )
+        self.template = library.template
+        self.regions = Regions(self.template)
+        cloth = library.cached(("skin cloth",), lambda: skin_cloth(self.template))
+        self.cloth = cloth.moved(rest[self.template.skin_ids[cloth.weld]])
 
     @cached_property
     def floor(self) -> float:
@@ -72,20 +79,21 @@ class Surface:
         return inflate(cloth.moved(smoothed), thickness + 0.7 * np.minimum(sunk, 0.02))
 
 
+def skin_canvas(library: AssetLibrary) -> patterns.Canvas:
+    """The pixels of the skin's texture, kept in the library's cache."""
+
+    def make() -> patterns.Canvas:
+        cloth = skin_cloth(library.template)
+        return patterns.canvas(library.template, cloth.uvs, cloth.faces, cloth.canonical, library.texture_size)
+
+    return library.cached(("canvas", "skin"), make)
+
+
 def skin_pattern(library: AssetLibrary, rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
     """A cloth pattern in the texture space of the skin."""
-    template = library.template
-
-    def make() -> tuple[np.ndarray, np.ndarray]:
-        surface = Surface(template, template.canonical)
-        points, _ = patterns.bake(
-            surface.cloth.uvs, surface.cloth.faces, surface.cloth.canonical, library.texture_size
-        )
-        return points, patterns.limb_coordinates(template, points)
-
-    points, coordinates = library.cached(("bake", "skin"), make)
-    image, name = patterns.draw_pattern(coordinates, points, rng)
-    return (patterns.weave(image, points, rng) * 255).astype(np.uint8), name
+    surface = skin_canvas(library)
+    colors, name = patterns.draw_pattern(surface, rng)
+    return surface.finish(patterns.weave(colors, surface, rng)), name
 
 
 def draw_top(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int) -> Layer:
@@ -156,15 +164,15 @@ RINGS, COLUMNS = 28, 72
 def draw_skirt(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int) -> Layer:
     """A skirt from mini to floor length."""
     hem = float(rng.choice([rng.uniform(0.6, 0.75), rng.uniform(0.4, 0.6), rng.uniform(0.1, 0.4)]))
-    cloth, points = skirt_cloth(surface, rng, waist=float(rng.uniform(0.99, 1.09)), hem=hem)
-    image, colors = patterns.draw_pattern(points[..., [1, 0, 2]], points, rng)
-    texture = (patterns.weave(image, points, rng) * 255).astype(np.uint8)
-    return Layer(cloth=cloth, texture=texture, rank=rank, name=f"skirt {hem:.2f} {colors}")
+    cloth, surface_canvas = skirt_cloth(surface, rng, waist=float(rng.uniform(0.99, 1.09)), hem=hem)
+    colors, name = patterns.draw_pattern(surface_canvas, rng)
+    texture = surface_canvas.finish(patterns.weave(colors, surface_canvas, rng))
+    return Layer(cloth=cloth, texture=texture, rank=rank, name=f"skirt {hem:.2f} {name}")
 
 
 def skirt_cloth(
     surface: Surface, rng: np.random.Generator, *, waist: float, hem: float, gap: float = 0.0, extra: float = 0.0
-) -> tuple[Cloth, Float[np.ndarray, "256 256 3"]]:
+) -> tuple[Cloth, patterns.Canvas]:
     """A surface of revolution about the body: as wide as the body above each height, flared, with folds.
 
     Args:
@@ -176,7 +184,7 @@ def skirt_cloth(
         extra: Distance from the body beyond the usual, metres.
 
     Returns:
-        The skirt, and the mean adult's positions of the pixels of its texture.
+        The skirt, and the pixels of its texture.
     """
     cloth, regions = surface.cloth, surface.regions
     body = regions.arm(cloth) < 0.3
@@ -224,13 +232,25 @@ def skirt_cloth(
         weights=_skirt_weights(surface.template, canonical.reshape(-1, 3), waist),
         weld=weld.ravel(),
     )
-    rows, columns = np.linspace(0, RINGS - 1, 256), np.linspace(0, COLUMNS, 256)
+    return skirt, _skirt_canvas(canonical, levels, turn)
+
+
+def _skirt_canvas(
+    canonical: Float[np.ndarray, "r c 3"], levels: Float[np.ndarray, " r"], turn: Float[np.ndarray, " c"]
+) -> patterns.Canvas:
+    size = 256
+    rows, columns = np.linspace(0, len(levels) - 1, size), np.linspace(0, len(turn) - 1, size)
     points = canonical[rows.round().astype(int)][:, columns.round().astype(int)]
-    exact = np.interp(rows, np.arange(RINGS), levels)
-    points[..., 1] = exact[:, None]
-    angle = np.interp(columns, np.arange(COLUMNS + 1), turn) - np.pi
-    points[..., 0] = 0.22 * angle[None]  # the way around, so that stripes and motifs keep their width
-    return skirt, points.astype(np.float32)
+    points[..., 1] = np.interp(rows, np.arange(len(levels)), levels)[:, None]
+    around = 0.22 * (np.interp(columns, np.arange(len(turn)), turn) - np.pi)  # so that stripes keep their width
+    coordinates = np.stack([points[..., 1], np.broadcast_to(around, (size, size)), points[..., 2]], -1)
+    every = np.arange(size * size)
+    return patterns.Canvas(
+        pixels=every,
+        nearest=every,
+        points=points.reshape(-1, 3).astype(np.float32),
+        coordinates=coordinates.reshape(-1, 3).astype(np.float32),
+    )
 
 
 def _skirt_weights(template: Template, points: Float[np.ndarray, "n 3"], waist: float) -> Float[np.ndarray, "n j"]:
@@ -258,12 +278,19 @@ def draw_coat(library: AssetLibrary, surface: Surface, rng: np.random.Generator,
     cloth = inflate(cloth, np.full(len(cloth.vertices), 0.012, np.float32))
     layers = [Layer(cloth=cloth, texture=texture, rank=rank, name=f"coat {name} {colors}")]
     if long:
-        skirt, points = skirt_cloth(
+        skirt, canvas = skirt_cloth(
             surface, rng, waist=1.06, hem=float(rng.uniform(0.35, 0.8)), gap=0.5 if opening else 0.0, extra=0.025
         )
         color = texture.reshape(-1, 3)[::97].mean(0) / 255
-        image = patterns.weave(np.broadcast_to(color, points.shape).copy(), points, rng)
-        layers.append(Layer(cloth=skirt, texture=(image * 255).astype(np.uint8), rank=rank - 1, name="coat skirts"))
+        plain = np.broadcast_to(color, canvas.points.shape).astype(np.float32)
+        layers.append(
+            Layer(
+                cloth=skirt,
+                texture=canvas.finish(patterns.weave(plain, canvas, rng)),
+                rank=rank - 1,
+                name="coat skirts",
+            )
+        )
     return layers
 
 

@@ -55,7 +55,7 @@ def dress(dresser: Dresser, *, feminine: bool) -> tuple[list[Layer], dict[str, s
         Layers, inner ones first, and names for the record.
     """
     rng = dresser.rng
-    surface = Surface(dresser.template, dresser.rest)
+    surface = Surface(dresser.library, dresser.rest)
     layers: list[Layer] = []
     procedural = dresser.split == "train"
     full = dresser.pick("full") if rng.random() < 0.1 else None
