@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from scipy import ndimage
 
 from humansplat.capture.crop import Region
@@ -17,10 +17,12 @@ _SLACK_OF_FEET = 0.008
 _MIN_PRESENCE = 0.5
 # The mask touches the picture's edge for a cut only over more than this; limbs are thicker.
 _MIN_CONTACT = 0.018
+# Hair and hats are flat on top.
+_MIN_CONTACT_OF_HEAD = 0.06
 # A foot that merely stands on the edge touches it over less than this.
 _MAX_SOLE = 0.17
 # A round shape that touches the edge without being cut widens inwards by more than this over this depth.
-_DEPTH = 0.015
+_DEPTH = 0.006
 _MAX_WIDENING = 1.6
 
 # A part is named only when no part that contains it is missing as well.
@@ -89,7 +91,8 @@ def missing_parts(
     for contact in contacts:
         part = _nearest_part(person, contact)
         standing = contact.edge == "bottom" and part.endswith("foot") and contact.length < _MAX_SOLE
-        if contact.widening < _MAX_WIDENING and not standing:
+        grazing = contact.edge == "top" and part == "head" and contact.length < _MIN_CONTACT_OF_HEAD
+        if contact.widening < _MAX_WIDENING and not standing and not grazing:
             missing.add(part.replace("foot", "leg") if contact.length > _MAX_SOLE else part)
     return _named(missing)
 
