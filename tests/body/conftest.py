@@ -1,8 +1,8 @@
 import pytest
 
-from humansplat.body.anny import AnnyBody
+from humansplat.body.protocol import load_body_model
 
 
 @pytest.fixture(scope="session")
 def body():
-    return AnnyBody.load()
+    return load_body_model()

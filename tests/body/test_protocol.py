@@ -5,8 +5,7 @@ from humansplat.body.protocol import BodyModel, load_body_model
 from humansplat.errors import UserError
 
 
-def test_the_default_body_keeps_the_protocol():
-    body = load_body_model()
+def test_the_default_body_keeps_the_protocol(body):
     assert isinstance(body, BodyModel)
     neutral = body.neutral(2)
     assert {name: tuple(tensor.shape[1:]) for name, tensor in neutral.items()} == body.parameter_shapes
