@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from humansplat.geometry.projection import orbit
@@ -13,6 +15,8 @@ from humansplat.structures import Cameras, Gaussians
 
 GAP = 4
 """White columns between the tiles, pixels."""
+LABEL_HEIGHT = 16
+"""Height of a line of text, pixels."""
 
 
 def preview_image(
@@ -41,3 +45,11 @@ def stacked(rows: list[Float[Tensor, "3 _ w"]]) -> Float[Tensor, "3 h w"]:
     """Images of one width below each other, white between them."""
     padded = [F.pad(row, (0, 0, 0, GAP), value=1.0) for row in rows[:-1]]
     return torch.cat([*padded, rows[-1]], dim=-2)
+
+
+def labelled(image: Float[Tensor, "3 h w"], text: str) -> Float[Tensor, "3 y w"]:
+    """An image under a line of text."""
+    strip = Image.new("L", (image.shape[-1], LABEL_HEIGHT), 255)
+    ImageDraw.Draw(strip).text((2, 2), text, fill=0)
+    line = torch.from_numpy(np.array(strip)).float() / 255
+    return torch.cat([line.expand(3, -1, -1), image], dim=-2)

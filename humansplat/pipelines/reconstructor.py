@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.body.fit import BodyFitter
+from humansplat.body.fit_report import BodyFit
 from humansplat.body.fit_silhouette import draw_silhouette, overlap
 from humansplat.body.protocol import BodyModel, load_body_model
 from humansplat.capture.capture import Capture, capture_person
@@ -55,7 +56,7 @@ class Reconstructor:
         weights: WeightsFolder,
         device: Device = "auto",
     ) -> None:
-        self.device = _device(device)
+        self.device = pick_device(device)
         self.autoencoder = autoencoder.to(self.device).eval()
         self.network = network.to(self.device).eval()
         self.weights = weights
@@ -123,7 +124,7 @@ class Reconstructor:
             posed, camera = self._body(capture, picture, body, report)
         tell("reconstruct")
         with report.stage("reconstruct"):
-            splats = self._reconstruct(capture, posed, camera)
+            splats = self.reconstruct(capture, posed, camera)
             front = camera.map(lambda tensor: tensor[None].to(self.device))
             alpha = render_gaussians(splats, front).alphas[0].cpu()
         report.num_splats = splats.num_splats
@@ -138,7 +139,12 @@ class Reconstructor:
             report=report,
         )
 
-    @torch.inference_mode()
+    def fit(self, capture: Capture) -> BodyFit:
+        """The stage that poses the default body as the capture shows."""
+        fitter = self._body_fitter()
+        return fitter(capture.landmarks, capture.visibility, capture.world_landmarks, capture.mask)
+
+    @torch.no_grad()
     def splats(self, images: Float[Tensor, "b 4 s s"], cameras: Cameras, body: PosedBody) -> Gaussians:
         """The networks alone: cut-out pictures and bodies to splats.
 
@@ -184,7 +190,7 @@ class Reconstructor:
         """The posed body and the crop's camera: fitted, or as the caller gave them."""
         fitter = self._body_fitter()
         if given is None:
-            fit = fitter(capture.landmarks, capture.visibility, capture.world_landmarks, capture.mask)
+            fit = self.fit(capture)
             report.warnings.extend(fit.warnings)
             report.landmark_error_px = round(fit.landmark_error_px, 3)
             report.landmark_error_fraction = round(fit.landmark_error_fraction, 5)
@@ -204,8 +210,17 @@ class Reconstructor:
             )
         return body, camera
 
-    def _reconstruct(self, capture: Capture, body: PosedBody, camera: Cameras) -> Gaussians:
-        """Splats of one capture, those too faint to be seen left out; on the reconstructor's device."""
+    def reconstruct(self, capture: Capture, body: PosedBody, camera: Cameras) -> Gaussians:
+        """The last stage: one capture to splats.
+
+        Args:
+            capture: At the weights' image size.
+            body: Unbatched.
+            camera: Of the crop, unbatched.
+
+        Returns:
+            Unbatched, those too faint to be seen left out; on the reconstructor's device.
+        """
         turns = torch.arange(NUM_VIEWS) * (math.pi / 2)
         cameras = orbit(camera, body.joints[0], turns).map(lambda tensor: tensor[None])
         image = torch.cat([capture.image, capture.mask[None]])
@@ -236,7 +251,12 @@ def _in_crop(camera: Cameras, capture: Capture) -> Cameras:
     return Cameras(viewmats=camera.viewmats, Ks=torch.linalg.inv(to_photo) @ camera.Ks, width=size, height=size)
 
 
-def _device(name: Device) -> torch.device:
+def pick_device(name: Device) -> torch.device:
+    """The device that the user means.
+
+    Raises:
+        UserError: If there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
