@@ -143,6 +143,7 @@ class AnnyBody(nn.Module):
         if vertex_ids is not None:
             return self.subset(vertex_ids)(phenotypes, rotations, translation)
         vertices, joints = self._pose(phenotypes, rotations, translation, self.num_skin)
+        batch = joints.shape[:-2]
         return PosedBody(
             vertices=vertices,
             joints=joints,
@@ -150,7 +151,11 @@ class AnnyBody(nn.Module):
             faces=self.faces,
             parts=self.parts,
             model=self.name,
-            parameters={"phenotypes": phenotypes, "rotations": rotations, "translation": translation},
+            parameters={
+                "phenotypes": phenotypes.expand(*batch, -1),
+                "rotations": rotations.expand(*batch, -1, 3),
+                "translation": translation.expand(*batch, 3),
+            },
         )
 
     def pose(self, parameters: Mapping[str, Tensor]) -> PosedBody:
@@ -160,9 +165,9 @@ class AnnyBody(nn.Module):
     def neutral(self, *batch: int) -> dict[str, Tensor]:
         """Parameters of the mean adult in the rest pose, standing on the ground."""
         return {
-            "phenotypes": self._mean_phenotypes.expand(*batch, -1),
+            "phenotypes": self._mean_phenotypes.expand(*batch, -1).clone(),
             "rotations": self._mean_translation.new_zeros(*batch, len(self.joint_names), 3),
-            "translation": self._mean_translation.expand(*batch, 3),
+            "translation": self._mean_translation.expand(*batch, 3).clone(),
         }
 
     def coefficients(self, phenotypes: Float[Tensor, "*batch p"]) -> Float[Tensor, "*batch d"]:

@@ -68,6 +68,12 @@ def test_the_mean_adult_stands_on_the_ground_and_faces_z(body):
     assert posed.joints[joint(body, "toe1-2.L"), 2] > posed.joints[joint(body, "foot.L"), 2] + 0.1
 
 
+def test_whoever_changes_the_mean_adult_changes_a_copy(body):
+    body.neutral()["phenotypes"][:] = 0
+    body.neutral()["translation"][:] = 0
+    torch.testing.assert_close(body.pose({}).vertices, body.canonical)
+
+
 def test_the_skin_is_closed_and_faces_outwards(body):
     edges = torch.cat([body.faces[:, [0, 1]], body.faces[:, [1, 2]], body.faces[:, [2, 0]]])
     forward = set(map(tuple, edges.tolist()))
@@ -127,6 +133,9 @@ def test_batches_broadcast(body, rng):
     shared = body(pose["phenotypes"][0, 0], pose["rotations"][0], pose["translation"][0])
     torch.testing.assert_close(shared.vertices[0], whole.vertices[0, 0], atol=1e-5, rtol=0)
     assert shared.joints.shape == (3, 163, 3)
+    assert {name: tensor.shape for name, tensor in shared.parameters.items()} == {
+        "phenotypes": (3, 11), "rotations": (3, 163, 3), "translation": (3, 3)
+    }  # fmt: skip
 
 
 def test_the_cheap_ways_agree_with_the_whole(body, rng):
