@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.spatial import ConvexHull
 
 from humansplat.geometry.projection import look_at, orbit, to_camera
 from humansplat.structures import Cameras
@@ -36,12 +37,12 @@ def draw_rig(
     Returns:
         ``4 + num_novel`` cameras and what each is for.
     """
-    cloud = torch.from_numpy(np.ascontiguousarray(points)).double()
+    hull = _hull(points)
     azimuth = rng.normal(0.0, 25.0) if rng.random() < 0.8 else rng.uniform(-180.0, 180.0)
     elevation = float(np.clip(rng.normal(0.0, 5.0), -12.0, 12.0))
     fov = CANONICAL_FOV + math.radians(float(np.clip(rng.normal(0.0, 2.0), -4.0, 4.0)))
     fill = CANONICAL_FILL + rng.uniform(-0.04, 0.04)
-    first = framed(cloud, math.radians(azimuth), math.radians(elevation), fov, fill, size)
+    first = framed(hull, math.radians(azimuth), math.radians(elevation), fov, fill, size)
     first = _shifted(first, size * rng.normal(0.0, 0.008, 2))
     turns = torch.arange(NUM_RIG_VIEWS, dtype=torch.float64) * (0.5 * math.pi)
     rig = orbit(first, torch.zeros(3, dtype=torch.float64), turns)
@@ -55,12 +56,12 @@ def draw_rig(
         tilt = math.radians(rng.uniform(-10.0, 30.0))
         lens = math.radians(rng.uniform(25.0, 40.0))
         if index < num_novel - num_closeups:
-            camera = framed(cloud, around, tilt, lens, rng.uniform(0.7, 0.95), size)
+            camera = framed(hull, around, tilt, lens, rng.uniform(0.7, 0.95), size)
             camera = _shifted(camera, size * rng.normal(0.0, 0.02, 2))
             roles.append("novel")
         else:
-            upper = cloud[cloud[:, 1] > cloud[:, 1].max() - rng.uniform(0.35, 0.9)]
-            camera = framed(upper, around, tilt, lens, rng.uniform(0.7, 0.95), size)
+            upper = points[points[:, 1] > points[:, 1].max() - rng.uniform(0.35, 0.9)]
+            camera = framed(_hull(upper), around, tilt, lens, rng.uniform(0.7, 0.95), size)
             roles.append("closeup")
         views.append(Cameras(viewmats=camera.viewmats[None], Ks=camera.Ks[None], width=size, height=size))
     cameras = Cameras(
@@ -70,6 +71,12 @@ def draw_rig(
         height=size,
     )
     return cameras, tuple(roles)
+
+
+def _hull(points: Float[np.ndarray, "n 3"]) -> Float[torch.Tensor, "m 3"]:
+    """The corners of the convex hull: they alone reach the edges of the box in a picture."""
+    corners = np.sort(ConvexHull(points).vertices)
+    return torch.from_numpy(points[corners].astype(np.float64))
 
 
 def framed(
