@@ -1,0 +1,246 @@
+"""Fit a body model to what capture saw of a person: pose, shape and the canonical camera.
+
+Damped Gauss-Newton steps over some fifty unknowns, for several readings of the picture at once: first
+landmarks and limb directions alone, then, for the best few, with the silhouette. The camera is level and looks
+through the canonical crop (angle of view 30 degrees), which leaves the scale open; the prior on height closes it.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from humansplat.body.fit_freedoms import PoseSpace, all_freedoms, relaxed_hands
+from humansplat.body.fit_report import BodyFit, judged, world_frame
+from humansplat.body.fit_rig import ReducedRig
+from humansplat.body.fit_silhouette import Silhouette, silhouette_from_mask
+from humansplat.body.fit_solver import minimise
+from humansplat.body.fit_start import depth_reversed, readings, start_angles, start_place, swapped, torso_orientation
+from humansplat.body.fit_terms import (
+    BONES,
+    LANDMARK_STD,
+    BodyProblem,
+    Evidence,
+    ShapePrior,
+    Unknowns,
+    bone_matrix,
+)
+from humansplat.body.landmarks import landmark_map
+from humansplat.body.protocol import BodyModel
+from humansplat.errors import UserError
+from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from humansplat.structures import TensorStruct
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How much work a fit does."""
+
+    num_vertices: int = 700
+    """Vertices that meet the silhouette."""
+    pose_steps: int = 12
+    contour_steps: int = 14
+    num_kept: int = 3
+    """Readings that reach the silhouette."""
+    twin_penalty: float = 40.0
+    """Cost of reading left as right: the detector is seldom wrong about that."""
+    shape: ShapePrior = field(default_factory=ShapePrior)
+
+
+def fit_body(
+    landmarks: Float[Tensor, "33 2"],
+    visibility: Float[Tensor, " 33"],
+    world_landmarks: Float[Tensor, "33 3"],
+    mask: Float[Tensor, "s s"],
+    model: BodyModel,
+    settings: FitSettings | None = None,
+) -> BodyFit:
+    """Fit a body to one picture; for many, make one ``BodyFitter`` and call it.
+
+    Args:
+        landmarks: MediaPipe's 33 landmarks, crop pixels.
+        visibility: How sure each is to be seen, in ``[0, 1]``.
+        world_landmarks: Metres, camera axes (x right, y down, z away); only their directions are used.
+        mask: Soft mask over the canonical crop; its side gives the size of a pixel.
+        model: A body model whose skeleton has MakeHuman's joint names.
+        settings: Defaults fit in a few seconds on two cores.
+
+    Raises:
+        UserError: If the mask is empty or a landmark is not a number.
+    """
+    return BodyFitter(model, settings)(landmarks, visibility, world_landmarks, mask)
+
+
+SAME_POSE = 0.15
+"""Starts whose angles all agree to this, radians, count as one."""
+
+
+class BodyFitter:
+    """Fits one body model to pictures; what depends only on the model is made once."""
+
+    def __init__(self, model: BodyModel, settings: FitSettings | None = None) -> None:
+        self.model, self.settings = model, settings or FitSettings()
+        moving = {joint for freedom in all_freedoms() for joint, _ in freedom.shares}
+        self.landmarks = landmark_map(model)
+        vertex_ids = self.landmarks.vertex_ids
+        joint_ids = self.landmarks.joint_weights.any(dim=0).nonzero()[:, 0]
+        self.landmark_weights = torch.cat(
+            [self.landmarks.joint_weights[:, joint_ids], self.landmarks.vertex_weights], dim=1
+        )
+        self.relaxed = relaxed_hands(model)
+        self.landmark_rig = ReducedRig(model, moving, joint_ids, vertex_ids, self.relaxed)
+        contour_ids = spread_vertices(model.canonical, self.settings.num_vertices)
+        self.contour_rig = ReducedRig(model, moving, joint_ids, torch.cat([vertex_ids, contour_ids]), self.relaxed)
+        names = self.landmark_rig.joint_names
+        rest = self.landmark_rig.rest(model.neutral()["phenotypes"])[1]
+        self.rest_joints = dict(zip(names, rest, strict=True))
+        self.space = PoseSpace(names, self.rest_joints)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        landmarks: Float[Tensor, "33 2"],
+        visibility: Float[Tensor, " 33"],
+        world_landmarks: Float[Tensor, "33 3"],
+        mask: Float[Tensor, "s s"],
+    ) -> BodyFit:
+        """Fit; see ``fit_body``."""
+        side = mask.shape[0]
+        check_inputs(landmarks, visibility, world_landmarks, mask)
+        silhouette = silhouette_from_mask(mask)
+        world = world_landmarks * world_landmarks.new_tensor([1.0, -1.0, -1.0])  # y up, z towards the camera
+        direct = [(landmarks, visibility, reading) for reading in readings(world)]
+        twin = (swapped(landmarks), swapped(visibility[:, None])[:, 0], depth_reversed(world))
+        seen = [evidence_from(points / side, visible, facts) for points, visible, facts in [direct[0], twin]]
+        evidence = stack([seen[0]] * len(direct) + [seen[1]])
+        penalty = torch.tensor([0.0] * len(direct) + [self.settings.twin_penalty])
+
+        state = self._start([world for _, _, world in [*direct, twin]], evidence)
+        state, _ = self._solve(self.landmark_rig, evidence, state, self.settings.pose_steps // 2, point_scale=8.0)
+        state, cost = self._solve(self.landmark_rig, evidence, state, self.settings.pose_steps // 2)
+        kept = distinct_best(cost + penalty, state.angles, self.settings.num_kept)
+        evidence, state, penalty = evidence[kept], state[kept], penalty[kept]
+        for _ in range(2):
+            steps = self.settings.contour_steps // 2
+            state, cost = self._solve(self.contour_rig, evidence, state, steps, silhouette=silhouette)
+        best = int((cost + penalty).argmin())
+        return self._report(state[best], landmarks, visibility, mask)
+
+    def _start(self, worlds: list[Tensor], evidence: Evidence) -> "State":
+        """Closed-form poses of the readings, placed where the landmarks are seen."""
+        names = self.landmark_rig.joint_names
+        turns = torch.stack([torso_orientation(world) for world in worlds])
+        angles = torch.stack(
+            [start_angles(w, turn, self.space, names, self.rest_joints) for w, turn in zip(worlds, turns, strict=True)]
+        )
+        phenotypes = self.model.neutral(len(worlds))["phenotypes"]
+        rotations = torch.cat([turns[:, None], self.space.rotations(angles)[:, 1:]], dim=1)
+        rest = torch.cat(self.landmark_rig.rest(phenotypes), dim=1)
+        points = self.landmark_rig.place(rest, rotations, torch.zeros(len(worlds), 3))
+        place = start_place(self.landmark_weights @ points, evidence.points, evidence.point_stds**-2)
+        return State(turns=turns, place=place, angles=angles, phenotypes=phenotypes)
+
+    def _solve(
+        self,
+        rig: ReducedRig,
+        evidence: Evidence,
+        state: "State",
+        steps: int,
+        point_scale: float = 4.0,
+        silhouette: Silhouette | None = None,
+    ) -> tuple["State", Float[Tensor, " h"]]:
+        """Some steps about a linearised shape."""
+        prior = self.settings.shape
+        free = torch.tensor([self.model.phenotype_names.index(name) for name in prior.free])
+        problem = BodyProblem(
+            rig, self.space, self.landmark_weights, evidence, state.turns, state.phenotypes, free, prior, silhouette
+        )
+        zeros = torch.zeros_like
+        x = torch.cat([zeros(state.place), state.place, state.angles, zeros(state.phenotypes[:, free])], dim=1)
+        x, cost = minimise(problem.evaluate, x, *problem.groups(point_scale, 3.0), iterations=steps)
+        turn, place, angles, shape = problem.unknowns.split(x)
+        phenotypes = state.phenotypes.clone()
+        phenotypes[:, free] = (phenotypes[:, free] + shape).clamp(0, 1)
+        turns = state.turns @ axis_angle_to_matrix(turn)
+        return State(turns=turns, place=place, angles=angles, phenotypes=phenotypes), cost
+
+    def _report(
+        self, state: "State", landmarks: Float[Tensor, "33 2"], visibility: Float[Tensor, " 33"], mask: Tensor
+    ) -> BodyFit:
+        """Carry the result into the world frame and judge it there."""
+        rotations = self.relaxed.clone()
+        local = self.space.rotations(state.angles)
+        rotations[self.landmark_rig.joint_ids] = matrix_to_axis_angle(local)
+        rotations[0] = matrix_to_axis_angle(state.turns)
+        translation = Unknowns.translation(state.place)
+        parameters = {"phenotypes": state.phenotypes, "rotations": rotations, "translation": translation}
+        body, camera = world_frame(self.model, parameters, mask.shape[0])
+        return judged(body, camera, self.landmarks, landmarks, visibility, mask)
+
+
+class State(TensorStruct):
+    """Where the optimisation stands, one row a start."""
+
+    turns: Float[Tensor, "*h 3 3"]
+    """Root orientation in the frame of the optimisation."""
+    place: Float[Tensor, "*h 3"]
+    """See ``Unknowns``."""
+    angles: Float[Tensor, "*h d"]
+    phenotypes: Float[Tensor, "*h p"]
+
+
+def check_inputs(landmarks: Tensor, visibility: Tensor, world_landmarks: Tensor, mask: Tensor) -> None:
+    """Refuse what cannot be fitted.
+
+    Raises:
+        UserError: If a landmark is not a finite number or the mask is empty.
+    """
+    if not all(bool(values.isfinite().all()) for values in (landmarks, visibility, world_landmarks, mask)):
+        raise UserError("a landmark or the mask holds values that are not numbers; detect them again")
+    if not bool((mask > 0.5).any()) or bool((mask > 0.5).all()):
+        raise UserError("the mask is empty or full; give one that is 1 on the person and 0 elsewhere")
+
+
+def evidence_from(
+    points: Float[Tensor, "33 2"], visibility: Float[Tensor, " 33"], world: Float[Tensor, "33 3"]
+) -> Evidence:
+    """Landmarks with deviations that grow as visibility falls; fractions of the crop, y up and z to the camera."""
+    visible = visibility.clamp(0.0, 1.0)
+    stds = torch.tensor(LANDMARK_STD) * (1.0 + 3.0 * (1.0 - visible))
+    directions = F.normalize(bone_matrix() @ world, dim=-1)
+    ends = torch.stack([visible[list({*bone.start, *bone.end})].min() for bone in BONES])
+    direction_stds = torch.tensor([bone.std for bone in BONES]) * (1.0 + 1.0 * (1.0 - ends))
+    return Evidence(points=points, point_stds=stds, directions=directions, direction_stds=direction_stds)
+
+
+def stack(rows: list[Evidence]) -> Evidence:
+    """One row a start."""
+    return Evidence(
+        points=torch.stack([row.points for row in rows]),
+        point_stds=torch.stack([row.point_stds for row in rows]),
+        directions=torch.stack([row.directions for row in rows]),
+        direction_stds=torch.stack([row.direction_stds for row in rows]),
+    )
+
+
+def distinct_best(cost: Float[Tensor, " h"], angles: Float[Tensor, "h d"], count: int) -> Int[Tensor, " k"]:
+    """The cheapest starts that did not end in the same pose."""
+    kept: list[int] = []
+    for index in cost.argsort().tolist():
+        if all((angles[index] - angles[other]).abs().max() > SAME_POSE for other in kept):
+            kept.append(index)
+        if len(kept) == count:
+            break
+    return torch.tensor(kept)
+
+
+def spread_vertices(points: Float[Tensor, "v 3"], count: int) -> Int[Tensor, " k"]:
+    """Vertices spread evenly over a surface: each next one is the farthest from those chosen."""
+    chosen = [0]
+    distance = (points - points[0]).square().sum(-1)
+    for _ in range(count - 1):
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(-1))
+    return torch.tensor(chosen)
