@@ -11,6 +11,11 @@ from humansplat.body.parts import NUM_PARTS, makehuman_joint_part
 from humansplat.structures.body import PosedBody
 
 
+DUMMY_HEIGHT = 0.5
+"""Phenotype of the dummy on which garments are cut: 1.84 m. All lengths in this package that speak of the mean adult
+are measured on it."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Template:
     """What all people share: skeleton, weights, topology and the mean adult at rest."""
@@ -78,7 +83,9 @@ def _largest_component(faces: Int[np.ndarray, "f 3"], num_vertices: int) -> np.n
 def load_template(body: AnnyBody) -> Template:
     """Collect the fixed arrays of a body model."""
     names = tuple(body.joint_names)
-    rest, joints = rest_shape(body, body.neutral()["phenotypes"])
+    phenotypes = body.neutral()["phenotypes"].clone()
+    phenotypes[body.phenotype_names.index("height")] = DUMMY_HEIGHT
+    rest, joints = rest_shape(body, phenotypes)
     skin_ids = body.skin_vertices.numpy().astype(np.int64)
     faces = body.faces.numpy().astype(np.int64)
     keep = _largest_component(faces, len(skin_ids))

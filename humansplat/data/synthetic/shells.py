@@ -305,7 +305,7 @@ def draw_shoes(library: AssetLibrary, surface: Surface, rng: np.random.Generator
     )
     inside = np.minimum(top - height, 0.5 - regions.arm(cloth))
     thickness = np.full(len(height), float(rng.uniform(0.006, 0.012)), np.float32)
-    shell = surface.shell(inside, thickness, int(rng.integers(12, 26)))
+    shell = surface.shell(inside, thickness, int(rng.integers(40, 70)))
     color = patterns.cloth_color(rng)
     image = np.broadcast_to(color, (64, 64, 3)) * (1 + 0.05 * rng.normal(size=(64, 64, 1)))
     return [
