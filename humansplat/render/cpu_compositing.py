@@ -7,6 +7,7 @@ interpreter's lock: ``cpu_rasterizer`` runs them on disjoint ranges of tiles fro
 nothing is accumulated across tiles, so the result does not depend on the number of threads.
 """
 
+import math
 from typing import no_type_check
 
 import numpy as np
@@ -62,16 +63,40 @@ def _rows(splat, top):
     return max(first, 0), min(last + 1, TILE)
 
 
-@compiled
+@inlined
 @no_type_check
-def tile_range(splat, tiles_x, tiles_y):
-    """Tiles that the bounding box of a splat overlaps: first and one past the last, in x and in y."""
-    size = np.float32(TILE)
-    x0 = np.int64(max(np.floor((splat[X] - splat[EXTENT_X]) / size), _ZERO))
-    y0 = np.int64(max(np.floor((splat[Y] - splat[EXTENT_Y]) / size), _ZERO))
-    x1 = np.int64(min(np.ceil((splat[X] + splat[EXTENT_X]) / size), np.float32(tiles_x)))
-    y1 = np.int64(min(np.ceil((splat[Y] + splat[EXTENT_Y]) / size), np.float32(tiles_y)))
-    return x0, x1, y0, y1
+def _tile_rows(splat, tiles_y):
+    """Rows of tiles that a splat can reach, as a half-open range."""
+    first = max(np.floor((splat[Y] - splat[EXTENT_Y]) / np.float32(TILE)), _ZERO)
+    last = min(np.ceil((splat[Y] + splat[EXTENT_Y]) / np.float32(TILE)), np.float32(tiles_y))
+    return np.int64(first), np.int64(last)
+
+
+@inlined
+@no_type_check
+def _tile_columns(splat, row, tiles_x):
+    """Tiles of a row that the splat overlaps, as a half-open range: by its box, or if that is wide by its ellipse.
+
+    The ellipse, ``a dx^2 + 2 b dx dy + c dy^2 <= level``, is cut by the row's edges; its leftmost and
+    rightmost points count where they lie between them. In float64, for needles lose digits here.
+    """
+    box_first = np.int64(max(np.floor((splat[X] - splat[EXTENT_X]) / np.float32(TILE)), _ZERO))
+    box_last = np.int64(min(np.ceil((splat[X] + splat[EXTENT_X]) / np.float32(TILE)), np.float32(tiles_x)))
+    if box_last - box_first <= 2:
+        return box_first, box_last
+    a, b, c = np.float64(splat[CONIC_XX]), np.float64(splat[CONIC_XY]), np.float64(splat[CONIC_YY])
+    low = max(np.float64(row * TILE) - splat[Y], -np.float64(splat[EXTENT_Y]))
+    high = min(np.float64((row + 1) * TILE) - splat[Y], np.float64(splat[EXTENT_Y]))
+    extent = np.float64(splat[EXTENT_X])
+    level = extent * extent * (a - b * b / c)
+    rightmost = -b / c * extent  # its dy; that of the leftmost point is the negative
+    at = min(max(rightmost, low), high)
+    right = (-b * at + math.sqrt(max(a * level - (a * c - b * b) * at * at, 0.0))) / a
+    at = min(max(-rightmost, low), high)
+    left = (-b * at - math.sqrt(max(a * level - (a * c - b * b) * at * at, 0.0))) / a
+    first = max(np.int64(math.floor((splat[X] + left) / TILE)), box_first)
+    last = min(np.int64(math.floor((splat[X] + right) / TILE)) + 1, box_last)
+    return first, last
 
 
 @compiled
@@ -90,8 +115,10 @@ def sort_into_tiles(splats, order, tiles_x, tiles_y):
     """
     offsets = np.zeros(tiles_x * tiles_y + 1, np.int64)
     for i in range(order.shape[0]):
-        x0, x1, y0, y1 = tile_range(splats[order[i]], tiles_x, tiles_y)
+        splat = splats[order[i]]
+        y0, y1 = _tile_rows(splat, tiles_y)
         for y in range(y0, y1):
+            x0, x1 = _tile_columns(splat, y, tiles_x)
             for x in range(x0, x1):
                 offsets[y * tiles_x + x + 1] += 1
     for tile in range(tiles_x * tiles_y):
@@ -99,12 +126,13 @@ def sort_into_tiles(splats, order, tiles_x, tiles_y):
     members = np.empty(offsets[-1], np.int32)
     cursor = offsets[:-1].copy()
     for i in range(order.shape[0]):
-        splat = order[i]
-        x0, x1, y0, y1 = tile_range(splats[splat], tiles_x, tiles_y)
+        splat = splats[order[i]]
+        y0, y1 = _tile_rows(splat, tiles_y)
         for y in range(y0, y1):
+            x0, x1 = _tile_columns(splat, y, tiles_x)
             for x in range(x0, x1):
                 tile = y * tiles_x + x
-                members[cursor[tile]] = splat
+                members[cursor[tile]] = order[i]
                 cursor[tile] += 1
     return offsets, members
 
@@ -128,12 +156,14 @@ def composite(first_tile, last_tile, splats, offsets, members, tiles_x, colors, 
     height, width = alphas.shape
     lanes = np.uint64(TILE)
     pixels = np.uint64(_PIXELS)
-    # Open transmittance (0 once the pixel is finished), final transmittance, red, green, blue, depth.
-    state = np.empty(6 * _PIXELS, np.float32)
+    # Transmittance (negated once the pixel is finished), red, green, blue, depth.
+    state = np.empty(5 * _PIXELS, np.float32)
     for tile in range(first_tile, last_tile):
         left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
-        state[: 2 * _PIXELS] = _ONE
-        state[2 * _PIXELS :] = _ZERO
+        state[:_PIXELS] = -_ONE  # beyond the image
+        state[_PIXELS:] = _ZERO
+        for row in range(min(TILE, height - top)):
+            state[row * TILE : row * TILE + min(TILE, width - left)] = _ONE
         for k in range(offsets[tile], offsets[tile + 1]):
             splat = splats[members[k]]
             half_xx = _HALF * splat[CONIC_XX]
@@ -163,23 +193,22 @@ def composite(first_tile, last_tile, splats, offsets, members, tiles_x, colors, 
                     after = before * (_ONE - alpha)
                     open_ = after > MIN_TRANSMITTANCE
                     weight = alpha * before if open_ else _ZERO
-                    state[i] = after if open_ else _ZERO
-                    state[i + pixels] = after if open_ else state[i + pixels]
-                    state[i + np.uint64(2) * pixels] += weight * red
-                    state[i + np.uint64(3) * pixels] += weight * green
-                    state[i + np.uint64(4) * pixels] += weight * blue
-                    state[i + np.uint64(5) * pixels] += weight * depth
-            if k & 15 == 15 and state[:_PIXELS].max() == _ZERO:
+                    state[i] = after if open_ else -abs(before)
+                    state[i + pixels] += weight * red
+                    state[i + np.uint64(2) * pixels] += weight * green
+                    state[i + np.uint64(3) * pixels] += weight * blue
+                    state[i + np.uint64(4) * pixels] += weight * depth
+            if k & 15 == 15 and state[:_PIXELS].max() < _ZERO:
                 break
         for row in range(min(TILE, height - top)):
             for lane in range(min(TILE, width - left)):
                 i = row * TILE + lane
                 y, x = top + row, left + lane
-                alphas[y, x] = _ONE - state[_PIXELS + i]
-                colors[y, x, 0] = state[2 * _PIXELS + i]
-                colors[y, x, 1] = state[3 * _PIXELS + i]
-                colors[y, x, 2] = state[4 * _PIXELS + i]
-                depths[y, x] = state[5 * _PIXELS + i]
+                alphas[y, x] = _ONE - abs(state[i])
+                colors[y, x, 0] = state[_PIXELS + i]
+                colors[y, x, 1] = state[2 * _PIXELS + i]
+                colors[y, x, 2] = state[3 * _PIXELS + i]
+                depths[y, x] = state[4 * _PIXELS + i]
 
 
 @inlined
