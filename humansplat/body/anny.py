@@ -214,6 +214,7 @@ class AnnyBody(nn.Module):
         whole, num = self.num_skin, len(vertex_ids)
         body = copy.copy(self)
         body._buffers = dict(self._buffers)
+        body._modules = {"skeleton": copy.deepcopy(self.skeleton)}  # so that moving the subset leaves this body alone
         body.num_skin = num
         body._template = self._template.unflatten(0, (-1, 3))[vertex_ids].flatten()
         body._basis = self._basis.unflatten(1, (-1, 3))[:, vertex_ids].flatten(1)

@@ -164,6 +164,8 @@ def test_a_subset_keeps_the_faces_among_its_vertices(body):
     assert torch.equal(ids[few.faces], body.faces[torch.isin(body.faces, ids).all(dim=1)])
     assert torch.equal(few.weights, body.weights[ids])
     assert body.num_skin == len(body.canonical) == 13718
+    few.to("meta")
+    assert {tensor.device.type for tensor in body.buffers()} == {"cpu"}
     with pytest.raises(ValueError, match="no base mesh"):
         few.base_mesh(body.neutral()["phenotypes"])
 
