@@ -1,14 +1,14 @@
 """Find the person of a photo: landmarks and a coarse mask, by a few passes of the pose graph."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from humansplat.capture.graph import GRAPH_SIDE, GraphOutput, PoseGraph, sigmoid
+from humansplat.capture.graph import GRAPH_SIDE, GraphOutput, PoseGraph
 from humansplat.capture.window import Window, apply, invert, resample, rotation, sample
 from humansplat.errors import UserError
 
@@ -60,7 +60,13 @@ _MIN_SCORE = 0.5
 # A second person must be surer than the first: what is left after painting over the first can look like one.
 _MIN_SCORE_OF_OTHERS = 0.8
 _MIN_AREA_OF_OTHERS = 0.15
+_MAX_OVERLAP = 0.3
 _MAX_PEOPLE = 4
+# Free columns narrower than this share of a person's height hold nobody.
+_MIN_STRIP = 0.15
+# The graph is unsure of whoever does not fill its window, so doubtful windows get a closer look.
+_MIN_SCORE_OF_CANDIDATES = 0.02
+_NUM_CANDIDATES = 3
 # Side of the reduced photo in which people are looked for, pixels.
 _SEARCH_SIDE = 768
 _OUTSIDE = -12.0
@@ -106,24 +112,20 @@ class Person:
 def find_people(pixels: UInt8[np.ndarray, "h w 3"], graph: PoseGraph) -> list[Person]:
     """Find the people of a picture, the largest first.
 
-    The whole picture is looked at, then the square around the landmarks. Then the person found is
-    painted over and the search goes on, until nobody is found any more.
+    The whole picture is looked at, then the square around the landmarks. Others are looked for beside
+    the people found, and in the picture with these painted over.
 
     Raises:
         UserError: If there is nobody.
     """
     reduced, scale = _reduced(pixels)
-    rounds = _search_windows(reduced.shape[1], reduced.shape[0])
-    first = _find_one(reduced, rounds, graph, _MIN_SCORE)
+    first = _find_one(reduced, _search_windows(reduced.shape[1], reduced.shape[0]), graph, _MIN_SCORE)
     if first is None:
         raise UserError("nobody was found in the photo; use one that shows one whole person, upright and well lit")
     people = [first]
-    painted = np.zeros(reduced.shape[:2], dtype=bool)
     while len(people) < _MAX_PEOPLE:
-        reduced, painted = _painted_over(reduced, painted, people[-1])
-        # The whole picture and its square parts: whoever is smaller than that is no rival.
-        other = _find_one(reduced, rounds[:2], graph, _MIN_SCORE_OF_OTHERS)
-        if other is None or other.area < _MIN_AREA_OF_OTHERS * first.area or _share_inside(other, painted) > 0.3:
+        other = _find_other(reduced, people, graph)
+        if other is None:
             break
         people.append(other)
     people.sort(key=lambda person: -person.area)
@@ -177,20 +179,67 @@ def _find_one(
 ) -> Person | None:
     """The surest person of a picture; later rounds are tried only when the earlier ones show nobody."""
     for windows in rounds:
-        seen = max((look(pixels, window, graph) for window in windows), key=lambda person: person.score)
-        if seen.score < min_score:
-            continue
-        closer = look(pixels, seen.next_window, graph)
-        if closer.score >= min_score:
-            return closer
+        seen = sorted((look(pixels, window, graph) for window in windows), key=lambda person: -person.score)
+        for candidate in seen[:_NUM_CANDIDATES]:
+            if candidate.score < _MIN_SCORE_OF_CANDIDATES:
+                break
+            # Someone small or off the middle is seen well only in the closer look.
+            closer = look(pixels, candidate.next_window, graph)
+            if closer.score < min_score:
+                closer = look(pixels, closer.next_window, graph)
+            if closer.score >= min_score:
+                return closer
     return None
 
 
+def _find_other(pixels: UInt8[np.ndarray, "h w 3"], people: list[Person], graph: PoseGraph) -> Person | None:
+    """Somebody who is not among ``people`` and not much smaller than the largest of them."""
+    height, width = pixels.shape[:2]
+    taken = np.zeros((height, width), dtype=bool)
+    for person in people:
+        taken |= person.logits_at(np.eye(2, 3), width, height) > 0.0
+    painted = _painted_over(pixels, taken, 0.02 * people[0].window.side)
+    smallest = _MIN_AREA_OF_OTHERS * max(person.area for person in people)
+    views = [(pixels[:, start:stop], start) for start, stop in _free_strips(taken)]
+    for view, start in [*views, (painted, 0)]:
+        whole = Window(x=view.shape[1] / 2, y=height / 2, side=float(max(view.shape[:2])))
+        other = _find_one(np.ascontiguousarray(view), [[whole]], graph, _MIN_SCORE_OF_OTHERS)
+        if other is None:
+            continue
+        guess = _moved(other, float(start))
+        # Empty strips and paint can look like somebody; the picture itself must show the same person there.
+        other = look(pixels, guess.next_window, graph)
+        mask, guessed = (who.logits_at(np.eye(2, 3), width, height) > 0.0 for who in (other, guess))
+        shared = (mask & guessed).sum()
+        confirmed = other.score >= _MIN_SCORE_OF_OTHERS and shared > 0.6 * min(mask.sum(), guessed.sum())
+        if confirmed and other.area >= smallest and (mask & taken).sum() < _MAX_OVERLAP * mask.sum():
+            return other
+    return None
+
+
+def _free_strips(taken: Bool[np.ndarray, "h w"]) -> list[tuple[int, int]]:
+    """Ranges of columns without anybody, wide enough for somebody."""
+    labels, _ = ndimage.label(~taken.any(axis=0))
+    strips = [(found[0].start, found[0].stop) for found in ndimage.find_objects(labels)]
+    tallest = int(taken.any(axis=1).sum())
+    return [(start, stop) for start, stop in strips if stop - start >= _MIN_STRIP * tallest]
+
+
+def _moved(person: Person, x: float) -> Person:
+    """The same person in a picture that begins ``x`` pixels further left."""
+    return replace(
+        person,
+        landmarks=person.landmarks + np.array([x, 0.0], dtype=np.float32),
+        window=replace(person.window, x=person.window.x + x),
+        next_window=replace(person.next_window, x=person.next_window.x + x),
+    )
+
+
 def _search_windows(width: int, height: int) -> list[list[Window]]:
-    """Squares to look at, from the whole picture to a third of it."""
+    """Squares to look at, from the whole picture to a fifth of it."""
     rounds = [[Window(x=width / 2, y=height / 2, side=float(max(width, height)))]]
     short, long = min(width, height), max(width, height)
-    for side in dict.fromkeys([float(short), long / 2, long / 3]):
+    for side in dict.fromkeys([float(short), long / 2, long / 3, long / 5]):
         xs, ys = _starts(float(width), side), _starts(float(height), side)
         rounds.append([Window(x=x + side / 2, y=y + side / 2, side=side) for y in ys for x in xs])
     return rounds
@@ -205,16 +254,15 @@ def _starts(length: float, side: float) -> list[float]:
 
 
 def _painted_over(
-    pixels: UInt8[np.ndarray, "h w 3"], painted: Bool[np.ndarray, "h w"], person: Person
-) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-    """Paint a smooth continuation of the surroundings over a person; also return all that is painted."""
-    height, width = pixels.shape[:2]
-    inside = sigmoid(person.logits_at(np.eye(2, 3), width, height)) > 0.2
-    inside = ndimage.distance_transform_edt(~inside) <= max(2, round(0.02 * person.window.side))
+    pixels: UInt8[np.ndarray, "h w 3"], taken: Bool[np.ndarray, "h w"], grow: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Paint a smooth continuation of the surroundings over a region, grown by ``grow`` pixels."""
+    height, width = taken.shape
+    inside = ndimage.distance_transform_edt(~taken) <= grow
     # A coarse grid is enough for what is smooth.
     coarse = (max(1, width // 8), max(1, height // 8))
     weight = (~inside).astype(np.float32)
-    sigma = 0.01 * person.window.side
+    sigma = 0.5 * grow
     total = ndimage.gaussian_filter(_resized(weight, coarse), sigma) + 1e-4
     result = pixels.copy()
     for channel in range(3):
@@ -223,13 +271,7 @@ def _painted_over(
         spread = ndimage.gaussian_filter(_resized(weight * (values - mean), coarse), sigma) / total + mean
         fill = _resized(spread, (width, height))
         result[..., channel] = np.where(inside, fill.clip(0, 255), values).astype(np.uint8)
-    return result, painted | inside
-
-
-def _share_inside(person: Person, region: Bool[np.ndarray, "h w"]) -> float:
-    """Which share of a person's mask lies in a region."""
-    mask = person.logits_at(np.eye(2, 3), region.shape[1], region.shape[0]) > 0
-    return float((mask & region).sum() / max(1, mask.sum()))
+    return result
 
 
 def _resized(values: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Float[np.ndarray, "a b"]:
@@ -247,4 +289,4 @@ def _reduced(pixels: UInt8[np.ndarray, "h w 3"]) -> tuple[UInt8[np.ndarray, "a b
 
 
 def _scaled(window: Window, scale: float) -> Window:
-    return Window(x=window.x * scale, y=window.y * scale, side=window.side * scale, angle=window.angle)
+    return replace(window, x=window.x * scale, y=window.y * scale, side=window.side * scale)
