@@ -5,7 +5,7 @@ Nothing here imports torch, so that a misspelt file is refused in a blink.
 
 import types
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -217,6 +217,8 @@ def load_config(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must be a mapping of names to values")
     for override in overrides:
         _override(values, override)
     return cast(T, _build(schema, values, where=str(path), prefix=""))
@@ -244,7 +246,10 @@ def _override(values: Any, override: str) -> None:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
             raise UserError(f"--set {override!r}: {key!r} is a single value, not a section")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override!r}: {text!r} is not YAML") from error
 
 
 def _build(schema: type, values: object, where: str, prefix: str) -> object:
@@ -254,16 +259,11 @@ def _build(schema: type, values: object, where: str, prefix: str) -> object:
     unknown = sorted(str(key) for key in values.keys() - hints.keys())
     if unknown:
         raise UserError(f"{where}: {schema.__name__} has no {unknown}; it has {sorted(hints)}")
-    missing = [f.name for f in fields(schema) if f.name not in values and _is_required(f)]
+    required = [f.name for f in fields(schema) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in required if name not in values]
     if missing:
         raise UserError(f"{where}: {schema.__name__} needs a value for {missing}")
     return schema(**{key: _convert(value, hints[key], where, f"{prefix}{key}") for key, value in values.items()})
-
-
-def _is_required(f: Any) -> bool:
-    from dataclasses import MISSING
-
-    return f.default is MISSING and f.default_factory is MISSING
 
 
 def _convert(value: object, hint: Any, where: str, name: str) -> object:

@@ -88,7 +88,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for key, tensor in load_file(part).items():
             group, _, name = key.partition("/")
             groups[group][name] = tensor
-    return Checkpoint(**{name: state[name] for name in PLAIN_FIELDS}, **groups)
+    return Checkpoint(**groups, **{name: state[name] for name in PLAIN_FIELDS})  # type: ignore[arg-type]
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from humansplat.config import CheckpointConfig, OptimConfig, TrainConfig, load_config
 from humansplat.errors import UserError
-from humansplat.training.checkpoint import list_checkpoints, load_checkpoint
+from humansplat.training.checkpoint import load_checkpoint
 
 TOY = Path(__file__).with_name("toy.py")
 
@@ -64,7 +64,7 @@ def test_killed_run_loses_only_the_steps_since_its_checkpoint(toy, tmp_path):
     command = [sys.executable, str(TOY), str(broken), "200"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
-        for _ in range(120):  # a line a step, and a checkpoint every fifth
+        for _ in range(60):  # a line a step, and a checkpoint every fifth
             process.stdout.readline()
         process.kill()
     killed_at = load_checkpoint(broken).step

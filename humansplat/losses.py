@@ -1,0 +1,82 @@
+"""Losses of rendered pictures and splats.
+
+Reduced to one scalar by a mean, not weighted. Computed in float32 whatever the autocast, since rendered
+pictures and their errors are small differences. Pictures ``[*batch, c, h, w]`` in ``[0, 1]`` on the same background.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from humansplat.metrics.image import ssim
+
+
+def squared_loss(
+    image: Float[Tensor, "*batch c h w"],
+    reference: Float[Tensor, "*batch c h w"],
+    weights: Float[Tensor, "*batch h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean squared error; with ``weights`` the mean weighted by them."""
+    return _mean((image.float() - reference.float()).square(), weights)
+
+
+def absolute_loss(
+    image: Float[Tensor, "*batch c h w"],
+    reference: Float[Tensor, "*batch c h w"],
+    weights: Float[Tensor, "*batch h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean absolute error; with ``weights`` the mean weighted by them."""
+    return _mean((image.float() - reference.float()).abs(), weights)
+
+
+def ssim_loss(image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"]) -> Float[Tensor, ""]:
+    """``1 - SSIM`` (Wang et al., IEEE TIP 2004), in ``[0, 2]``."""
+    return 1 - ssim(image, reference).mean()
+
+
+def mask_loss(alpha: Float[Tensor, "*batch h w"], mask: Float[Tensor, "*batch h w"]) -> Float[Tensor, ""]:
+    """Mean squared error of the silhouette (HumanSplat, Eq. 6)."""
+    return (alpha.float() - mask.float()).square().mean()
+
+
+def spill_penalty(
+    alpha: Float[Tensor, "*batch h w"], mask: Float[Tensor, "*batch h w"], margin: int = 4
+) -> Float[Tensor, ""]:
+    """Mean opacity further than ``margin`` pixels (in the larger of x and y) outside the mask.
+
+    Its gradient does not fade as that of a squared error does, so it clears faint floaters.
+    """
+    height, width = mask.shape[-2:]
+    wide = F.max_pool2d(mask.float().reshape(-1, 1, height, width), 2 * margin + 1, stride=1, padding=margin)
+    return (alpha.float() * (1 - wide.reshape(mask.shape))).mean()
+
+
+def opacity_penalty(opacities: Float[Tensor, "*batch n"]) -> Float[Tensor, ""]:
+    """``mean 4 o (1 - o)``, in ``[0, 1]``: pushes splats to be solid or absent, not a haze."""
+    values = opacities.float()
+    return (4 * values * (1 - values)).mean()
+
+
+def scale_penalty(scales: Float[Tensor, "*batch n 3"], limit: float) -> Float[Tensor, ""]:
+    """Mean excess of standard deviations above ``limit`` (metres), relative to it."""
+    return F.relu(scales.float() / limit - 1).mean()
+
+
+def person_weights(
+    mask: Float[Tensor, "*batch h w"], background: float = 0.2, margin: int = 8
+) -> Float[Tensor, "*batch h w"]:
+    """Weights 1 on the person and ``margin`` pixels around, ``background`` elsewhere.
+
+    Two thirds of a picture are background that a few steps learn; this leaves the mean error to the person.
+    """
+    height, width = mask.shape[-2:]
+    wide = F.max_pool2d(mask.float().reshape(-1, 1, height, width), 2 * margin + 1, stride=1, padding=margin)
+    return background + (1 - background) * wide.reshape(mask.shape)
+
+
+def _mean(errors: Float[Tensor, "*batch c h w"], weights: Float[Tensor, "*batch h w"] | None) -> Float[Tensor, ""]:
+    if weights is None:
+        return errors.mean()
+    expanded = weights.float().unsqueeze(-3).expand_as(errors)
+    return (errors * expanded).sum() / expanded.sum().clamp(min=torch.finfo(torch.float32).tiny)
