@@ -13,7 +13,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from humansplat.render.cpu_compositing import (
+from humansplat.render.cpu_tiles import (
     BLUE,
     CONIC_XX,
     CONIC_XY,

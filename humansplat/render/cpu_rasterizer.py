@@ -1,8 +1,8 @@
 """The CPU rasterizer: the same image as gsplat's, with gradients, and no compiler on the machine.
 
-The kernels (``cpu_projection``, ``cpu_compositing``) are compiled by numba at the first call, a matter of
-seconds, and cached on disk. Splats and tiles are dealt out to as many threads as torch uses; the result is
-the same whatever their number.
+The kernels (``cpu_projection``, ``cpu_tiles``, ``cpu_compositing``) are compiled by numba at the first call,
+a matter of seconds, and cached on disk. Splats and tiles are dealt out to as many threads as torch uses; the
+result is the same whatever their number.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from humansplat.errors import UserError
 from humansplat.render import cpu_compositing as compositing
 from humansplat.render import cpu_projection as projection
+from humansplat.render import cpu_tiles as tiles
 from humansplat.structures import Cameras, Gaussians
 
 _SPLATS_PER_JOB = 8192
@@ -67,7 +68,7 @@ class _View:
         self.lens = np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2]], np.float32)
         self.size = np.array([width, height], np.float32)
         self.limits = np.float32(near), np.float32(far)
-        self.tiles_x, self.tiles_y = -(-width // compositing.TILE), -(-height // compositing.TILE)
+        self.tiles_x, self.tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
         self.width, self.height = width, height
 
 
@@ -130,8 +131,8 @@ class _Threads:
             job.result()
 
     def run_tiles(self, kernel: Callable[..., None], view: _View, *arguments: object) -> None:
-        tiles = view.tiles_x * view.tiles_y
-        self.run(kernel, tiles, max(1, tiles // (self.count * _JOBS_PER_THREAD)), *arguments)
+        total = view.tiles_x * view.tiles_y
+        self.run(kernel, total, max(1, total // (self.count * _JOBS_PER_THREAD)), *arguments)
 
 
 def _arrays(tensors: list[Tensor] | tuple[Tensor, ...]) -> list[np.ndarray]:
@@ -157,16 +158,16 @@ def _render(inputs: list[np.ndarray], views: list[_View], plans: list[_Plan] | N
 def _plan(inputs: list[np.ndarray], view: _View, threads: _Threads) -> _Plan:
     """Project the splats and sort them into tiles, near to far; equal depths keep the order of the input."""
     num_splats = len(inputs[0])
-    splats = np.empty((num_splats, compositing.NUM_COLUMNS), np.float32)
+    splats = np.empty((num_splats, tiles.NUM_COLUMNS), np.float32)
     camera = (view.viewmat, view.lens, view.size)
     threads.run(projection.project, num_splats, _SPLATS_PER_JOB, *inputs, *camera, *view.limits, splats)
-    visible = np.flatnonzero(splats[:, compositing.EXTENT_X])
+    visible = np.flatnonzero(splats[:, tiles.EXTENT_X])
     # Positive floats sort like their bits; one integer key sorts by depth, then by index.
-    depth_bits = splats[visible, compositing.DEPTH].view(np.uint32).astype(np.uint64)
+    depth_bits = splats[visible, tiles.DEPTH].view(np.uint32).astype(np.uint64)
     keys = depth_bits << np.uint64(32) | visible.astype(np.uint64)
     keys.sort()
     order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    return _Plan(splats, *compositing.sort_into_tiles(splats, order, view.tiles_x, view.tiles_y))
+    return _Plan(splats, *tiles.sort_into_tiles(splats, order, view.tiles_x, view.tiles_y))
 
 
 def _render_backward(
