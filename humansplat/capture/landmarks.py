@@ -64,6 +64,8 @@ _MAX_OVERLAP = 0.3
 _MAX_PEOPLE = 4
 # Free columns narrower than this share of a person's height hold nobody.
 _MIN_STRIP = 0.15
+# Pixel values of an empty strip spread less than this (of 255).
+_PLAIN = 6.0
 # The graph is unsure of whoever does not fill its window, so doubtful windows get a closer look.
 _MIN_SCORE_OF_CANDIDATES = 0.02
 _NUM_CANDIDATES = 3
@@ -128,8 +130,8 @@ def find_people(pixels: UInt8[np.ndarray, "h w 3"], graph: PoseGraph) -> list[Pe
         if other is None:
             break
         people.append(other)
-    people.sort(key=lambda person: -person.area)
-    return [look(pixels, _scaled(person.next_window, scale), graph) for person in people]
+    people = [look(pixels, _scaled(person.next_window, scale), graph) for person in people]
+    return sorted(people, key=lambda person: -person.area)
 
 
 def look(pixels: UInt8[np.ndarray, "h w 3"], window: Window, graph: PoseGraph) -> Person:
@@ -200,10 +202,13 @@ def _find_other(pixels: UInt8[np.ndarray, "h w 3"], people: list[Person], graph:
         taken |= person.logits_at(np.eye(2, 3), width, height) > 0.0
     painted = _painted_over(pixels, taken, 0.02 * people[0].window.side)
     smallest = _MIN_AREA_OF_OTHERS * max(person.area for person in people)
-    views = [(pixels[:, start:stop], start) for start, stop in _free_strips(taken)]
+    strips = [(pixels[:, start:stop], start) for start, stop in _free_strips(taken)]
+    views = [(strip, start) for strip, start in strips if strip.std(axis=(0, 1)).max() > _PLAIN]
     for view, start in [*views, (painted, 0)]:
-        whole = Window(x=view.shape[1] / 2, y=height / 2, side=float(max(view.shape[:2])))
-        other = _find_one(np.ascontiguousarray(view), [[whole]], graph, _MIN_SCORE_OF_OTHERS)
+        rounds = _search_windows(view.shape[1], height)
+        # A wide strip may itself hold several people, whom the graph sees only one by one.
+        rounds = rounds[1:2] if view.shape[1] > height and view is not painted else rounds[:1]
+        other = _find_one(np.ascontiguousarray(view), rounds, graph, _MIN_SCORE_OF_OTHERS)
         if other is None:
             continue
         guess = _moved(other, float(start))
