@@ -60,8 +60,8 @@ def hair_color(rng: np.random.Generator, tone: float, age: float) -> Float[np.nd
     shares = np.array([3, 3, 3, 2.5, 2, 1.5, 0.8, 0.7, 0.3, 0.2])
     if tone > 2.5:
         shares *= [3, 2, 0.5, 0.2, 0.08, 0.05, 0.05, 0.03, 1, 0.5]
-    if age > 0.8:
-        shares *= [0.3, 0.4, 0.6, 0.8, 0.8, 0.6, 0.6, 0.5, 12, 12]
+    if age > 0.85:
+        shares *= [0.4, 0.5, 0.7, 0.8, 0.8, 0.6, 0.6, 0.5, 8, 8]
     color = HAIR_COLORS[rng.choice(len(HAIR_COLORS), p=shares / shares.sum())]
     return np.clip(color * (1 + rng.normal(0, 0.12)) * (1 + rng.normal(0, 0.05, 3)), 0.02, 0.95)
 

@@ -263,7 +263,7 @@ def weave(image: Float[np.ndarray, "n 3"], surface: Canvas, rng: np.random.Gener
     """Add what plain colours lack: faint folds, wear and weave, in light only."""
     folds = smooth_noise(surface.points[::4] * [1.0, 0.45, 1.0], rng, rng.uniform(0.08, 0.25))
     light = 1 + rng.uniform(0.0, 0.18) * np.repeat(folds, 4)[: len(image)]
-    light += rng.uniform(0.0, 0.06) * rng.standard_normal(len(image), np.float32)
+    light += rng.uniform(0.0, 0.03) * rng.standard_normal(len(image), np.float32)
     return image * light[:, None].astype(np.float32)
 
 

@@ -1,24 +1,35 @@
 """One clothed, posed, textured person from a seed."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
 from humansplat.data.synthetic import appearance
-from humansplat.data.synthetic.assets import AssetLibrary, Piece
+from humansplat.data.synthetic.assets import AssetLibrary, Piece, Role
+from humansplat.data.synthetic.cloth import Cloth, smooth_noise
 from humansplat.data.synthetic.expressions import draw_expression
 from humansplat.data.synthetic.figure import Figure, joint_transforms, rest_shape
+from humansplat.data.synthetic.headwear import (
+    draw_hair_shell,
+    draw_hat,
+    draw_scarf,
+    draw_sunglasses,
+    paint_hair,
+)
 from humansplat.data.synthetic.layers import Layer, dressed_mesh, skin_mesh
-from humansplat.data.synthetic.poses import draw_pose
+from humansplat.data.synthetic.poses import bends_legs, draw_pose
+from humansplat.data.synthetic.shells import Surface
 from humansplat.data.synthetic.splits import Split
 from humansplat.data.synthetic.wardrobe import Dresser, dress
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures.body import PosedBody
 
-HAIR, FACE = 100, 90
-"""Ranks of what grows on the head; further out than any cloth but hats."""
+FACE, HAIR, HAT = 90, 100, 110
+"""Ranks of what grows and sits on the head."""
+FACE_ROLES: tuple[Role, ...] = ("brows", "lashes")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,10 +64,13 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
     figure, pose_name, expression = _pose(assets, phenotypes, rng, split)
 
     dresser = Dresser(library=assets, split=split, rest=figure.rest, rng=rng)
-    layers, wardrobe = dress(dresser, feminine=feminine)
+    surface = Surface(assets, figure.rest)
+    layers = dress(dresser, surface, feminine=feminine, bent=bends_legs(assets.template, figure.transforms))
     hair = appearance.hair_color(rng, tone, phenotypes["age"])
-    head, hair_names = _head(dresser, hair, feminine, phenotypes["age"])
-    layers += head
+    bald = bool(not feminine and rng.random() < 0.05 + 0.2 * (phenotypes["age"] > 0.85))
+    jaw = float(rng.uniform(0.1, 0.9)) if not feminine and rng.random() < 0.35 else 0.0
+    skin = paint_hair(assets, skin, hair, on_scalp=0.0 if bald else 0.7, on_jaw=jaw)
+    layers += _head(dresser, surface, hair, feminine=feminine, bald=bald)
     meshes = [skin_mesh(layers, assets.template, figure, skin)]
     for layer in layers:
         mesh = dressed_mesh(layer, layers, assets.template, figure)
@@ -68,8 +82,7 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
         "skin_tone": round(tone, 3),
         "pose": pose_name,
         "expression": expression,
-        "wardrobe": wardrobe,
-        **hair_names,
+        "layers": [layer.name for layer in layers],
     }
     return SyntheticPerson(meshes=meshes, body=figure.posed, meta=meta)
 
@@ -93,7 +106,7 @@ def draw_phenotypes(assets: AssetLibrary, rng: np.random.Generator) -> dict[str,
     return {name: both.get(name, 0.5) for name in assets.template.body.phenotype_names}
 
 
-def _draw_skin(assets: AssetLibrary, rng: np.random.Generator, split: Split, feminine: bool):  # noqa: ANN202
+def _draw_skin(assets: AssetLibrary, rng: np.random.Generator, split: Split, feminine: bool) -> Path:
     skins = assets.skins(split)
     matching = [path for path in skins if appearance.is_female_skin(path) == feminine]
     pool = matching if matching and rng.random() < 0.9 else skins
@@ -127,11 +140,10 @@ def _pose(
     return Figure(rest=rest, transforms=transforms, posed=posed), name, expression.name
 
 
-def _head(dresser: Dresser, color: np.ndarray, feminine: bool, age: float) -> tuple[list[Layer], dict[str, object]]:
-    """Eyes, brows, lashes and hair."""
+def _head(dresser: Dresser, surface: Surface, color: np.ndarray, *, feminine: bool, bald: bool) -> list[Layer]:
+    """Eyes, brows, lashes, hair, and what is worn over it."""
     library, rng = dresser.library, dresser.rng
     layers: list[Layer] = []
-    names: dict[str, object] = {}
     eyes = [piece for piece in library.face_pieces("eyes") if "low" in piece.asset] or library.face_pieces("eyes")
     if eyes and library.eye_textures:
         path = library.eye_textures[int(rng.integers(len(library.eye_textures)))]
@@ -140,44 +152,64 @@ def _head(dresser: Dresser, color: np.ndarray, feminine: bool, age: float) -> tu
                 cloth=eyes[0].fit(dresser.rest),
                 texture=library.texture(path)[..., :3],
                 rank=-1,
-                name="eyes",
+                name=path.stem,
                 hides=False,
                 specular=0.05,
                 roughness=0.15,
             )
         )
-        names["eyes"] = path.stem
-    for role in ("brows", "lashes"):
-        pieces = library.face_pieces(role)  # type: ignore[arg-type]
+    for role in FACE_ROLES:
+        pieces = library.face_pieces(role)
         if pieces:
             piece = pieces[int(rng.integers(len(pieces)))]
             tinted = color * rng.uniform(0.5, 0.9) if role == "brows" else np.full(3, 0.05)
-            layers.append(_strands(dresser, piece, tinted, FACE, casts_shadow=False))
-            names[role] = piece.asset
-    hair = _draw_hair(dresser, feminine)
-    if hair is not None and not (not feminine and rng.random() < 0.04 + 0.2 * (age > 0.85)):
-        layers.append(_strands(dresser, hair, color, HAIR, casts_shadow=True))
-        names["hair"] = hair.asset
-    return layers, names
+            layers.append(_strands(dresser, piece.fit(dresser.rest), piece, tinted, FACE, casts_shadow=False))
+    if not bald:
+        layers += _draw_hair(dresser, surface, color, feminine=feminine)
+    if dresser.split == "train":
+        if rng.random() < 0.14:
+            layers += draw_hat(library, surface, rng, HAT)
+        if rng.random() < 0.06:
+            layers.append(draw_scarf(library, surface, rng, HAT + 1))
+        if rng.random() < 0.06:
+            layers.append(draw_sunglasses(surface, rng, HAT))
+    return layers
 
 
-def _draw_hair(dresser: Dresser, feminine: bool) -> Piece | None:
+def _draw_hair(dresser: Dresser, surface: Surface, color: np.ndarray, *, feminine: bool) -> list[Layer]:
+    """A style of the assets, often trimmed or fuller, or (for training) a procedural one."""
+    rng = dresser.rng
     pieces = dresser.library.pieces("hair", dresser.split)
+    if dresser.split == "train" and rng.random() < 0.3:
+        return draw_hair_shell(dresser.library, surface, color, rng, HAIR, feminine=feminine)
     short = [piece for piece in pieces if "short" in piece.asset]
     longer = [piece for piece in pieces if "short" not in piece.asset]
-    pool = (
-        longer
-        if (feminine and dresser.rng.random() < 0.8) or (not feminine and dresser.rng.random() < 0.12)
-        else short
-    )
-    pool = pool or pieces
-    return pool[int(dresser.rng.integers(len(pool)))] if pool else None
+    wants_long = rng.random() < (0.85 if feminine else 0.12)
+    pool = (longer if wants_long else short) or pieces
+    piece = pool[int(rng.integers(len(pool)))]
+    cloth = piece.fit(dresser.rest)
+    low = float(cloth.canonical[:, 1].min())
+    if low < 1.5 and rng.random() < 0.6:  # trim with an uneven edge
+        length = rng.uniform(low, 1.62)
+        cloth = cloth.clip(cloth.canonical[:, 1] - length + 0.012 * smooth_noise(cloth.canonical, rng, 0.06))
+    if rng.random() < 0.5:
+        cloth = cloth.moved(_fuller(cloth.vertices, surface, float(rng.uniform(1.0, 1.12))))
+    return [_strands(dresser, cloth, piece, color, HAIR, casts_shadow=True)]
 
 
-def _strands(dresser: Dresser, piece: Piece, color: np.ndarray, rank: int, *, casts_shadow: bool) -> Layer:
+def _fuller(vertices: np.ndarray, surface: Surface, factor: float) -> np.ndarray:
+    """Hair ``[n, 3]`` scaled away from the middle of the head."""
+    head = surface.cloth.vertices[surface.cloth.canonical[:, 1] > 1.66]
+    centre = head.mean(0)
+    return centre + (vertices - centre) * np.array([factor, 1 + 0.4 * (factor - 1), factor])
+
+
+def _strands(
+    dresser: Dresser, cloth: Cloth, piece: Piece, color: np.ndarray, rank: int, *, casts_shadow: bool
+) -> Layer:
     texture = np.full((4, 4, 4), 255, np.uint8) if piece.texture is None else dresser.library.texture(piece.texture)
     return Layer(
-        cloth=piece.fit(dresser.rest),
+        cloth=cloth,
         texture=appearance.tint_hair(texture, color, dresser.rng),
         rank=rank,
         name=piece.asset,

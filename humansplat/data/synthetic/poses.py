@@ -56,7 +56,7 @@ def turn(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Float[np.ndarray, "3
 
 @dataclass(frozen=True)
 class Limb:
-    """Directions of the two bones of an arm or leg in the frame of the trunk; the left one's, the right is mirrored."""
+    """Directions of the two bones of an arm or leg in the trunk's frame, as a left limb has them."""
 
     first: Float[np.ndarray, " 3"]
     """Upper arm or thigh."""
@@ -309,6 +309,16 @@ def collides(template: Template, rotations: Float[np.ndarray, "j 3 3"]) -> bool:
         pairs += [(arms[side], trunk, 0.17), (elbows[side], trunk, 0.17), (arms[side], head, 0.13)]
         pairs += [(arms[side], thighs[other], 0.13) for other in "LR"]
     return any(near(*pair) for pair in pairs)
+
+
+def bends_legs(template: Template, transforms: Float[np.ndarray, "j 3 4"]) -> bool:
+    """Whether a thigh points far from down, so that a long skirt could not hang as it is built."""
+    hanging = []
+    for side in "LR":
+        hip, knee = (template.joint(f"{name}.{side}") for name in ("upperleg02", "lowerleg01"))
+        thigh = unit(*(template.joints[knee] - template.joints[hip]))
+        hanging.append(-(transforms[hip, :, :3] @ thigh)[1])
+    return bool(min(hanging) < 0.75)
 
 
 def draw_pose(

@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from scipy.ndimage import map_coordinates
 
 from humansplat.data.synthetic import patterns
 from humansplat.data.synthetic.assets import AssetLibrary
@@ -99,9 +100,33 @@ def skin_pattern(library: AssetLibrary, rng: np.random.Generator) -> tuple[UInt8
 def draw_top(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int) -> Layer:
     """A T-shirt, blouse, jumper, vest or crop top."""
     texture, colors = skin_pattern(library, rng)
-    cloth, name = _top_cloth(surface, rng, hem=float(rng.uniform(0.9, 1.0) if rng.random() < 0.8 else rng.uniform(1.0, 1.2)),
-                             sleeve=_sleeve_length(rng), loose=float(rng.beta(1.2, 2.5)))  # fmt: skip
+    hem = float(rng.uniform(0.9, 0.99) if rng.random() < 0.88 else rng.uniform(1.0, 1.2))
+    cloth, name = _top_cloth(surface, rng, hem=hem, sleeve=_sleeve_length(rng), loose=float(rng.beta(1.2, 2.5)))
     return Layer(cloth=cloth, texture=texture, rank=rank, name=f"top {name} {colors}")
+
+
+def draw_dress(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int) -> list[Layer]:
+    """A dress: a top and a skirt of one cloth."""
+    colors_seed = int(rng.integers(2**31))
+    texture, colors = skin_pattern(library, np.random.default_rng(colors_seed))
+    waist = float(rng.uniform(1.02, 1.12))
+    cloth, name = _top_cloth(
+        surface, rng, hem=waist - 0.03, sleeve=_sleeve_length(rng), loose=float(rng.uniform(0.0, 0.35))
+    )
+    skirt, canvas = skirt_cloth(surface, rng, waist=waist, hem=_skirt_hem(rng), extra=0.006)
+    same = np.random.default_rng(colors_seed)
+    painted, _ = patterns.draw_pattern(canvas, same)
+    return [
+        Layer(cloth=cloth, texture=texture, rank=rank, name=f"dress {name} {colors}"),
+        Layer(
+            cloth=skirt, texture=canvas.finish(patterns.weave(painted, canvas, same)), rank=rank, name="dress skirt"
+        ),
+    ]
+
+
+def _skirt_hem(rng: np.random.Generator) -> float:
+    low, high = ((0.6, 0.75), (0.4, 0.6), (0.1, 0.4))[int(rng.integers(3))]
+    return float(rng.uniform(low, high))
 
 
 def _sleeve_length(rng: np.random.Generator) -> float:
@@ -163,7 +188,7 @@ RINGS, COLUMNS = 28, 72
 
 def draw_skirt(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int) -> Layer:
     """A skirt from mini to floor length."""
-    hem = float(rng.choice([rng.uniform(0.6, 0.75), rng.uniform(0.4, 0.6), rng.uniform(0.1, 0.4)]))
+    hem = _skirt_hem(rng)
     cloth, surface_canvas = skirt_cloth(surface, rng, waist=float(rng.uniform(0.99, 1.09)), hem=hem)
     colors, name = patterns.draw_pattern(surface_canvas, rng)
     texture = surface_canvas.finish(patterns.weave(colors, surface_canvas, rng))
@@ -240,8 +265,8 @@ def _skirt_canvas(
 ) -> patterns.Canvas:
     size = 256
     rows, columns = np.linspace(0, len(levels) - 1, size), np.linspace(0, len(turn) - 1, size)
-    points = canonical[rows.round().astype(int)][:, columns.round().astype(int)]
-    points[..., 1] = np.interp(rows, np.arange(len(levels)), levels)[:, None]
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    points = np.stack([map_coordinates(canonical[..., k], grid, order=1, mode="nearest") for k in range(3)], -1)
     around = 0.22 * (np.interp(columns, np.arange(len(turn)), turn) - np.pi)  # so that stripes keep their width
     coordinates = np.stack([points[..., 1], np.broadcast_to(around, (size, size)), points[..., 2]], -1)
     every = np.arange(size * size)
@@ -267,10 +292,12 @@ def _skirt_weights(template: Template, points: Float[np.ndarray, "n 3"], waist: 
     return weights
 
 
-def draw_coat(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int) -> list[Layer]:
-    """A jacket, waistcoat or coat, open or closed, with or without skirts."""
-    texture, colors = skin_pattern(library, rng)
-    long = rng.random() < 0.5
+def draw_coat(
+    library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int, *, long: bool
+) -> list[Layer]:
+    """A jacket, waistcoat or coat, open or closed; long ones have skirts."""
+    colors_seed = int(rng.integers(2**31))
+    texture, colors = skin_pattern(library, np.random.default_rng(colors_seed))
     sleeve = float(rng.uniform(0.92, 1.02) if rng.random() < 0.8 else rng.uniform(0.0, 0.06))
     opening = bool(rng.random() < 0.65)
     hem = 0.97 if long else float(rng.uniform(0.9, 1.02))
@@ -281,16 +308,10 @@ def draw_coat(library: AssetLibrary, surface: Surface, rng: np.random.Generator,
         skirt, canvas = skirt_cloth(
             surface, rng, waist=1.06, hem=float(rng.uniform(0.35, 0.8)), gap=0.5 if opening else 0.0, extra=0.025
         )
-        color = texture.reshape(-1, 3)[::97].mean(0) / 255
-        plain = np.broadcast_to(color, canvas.points.shape).astype(np.float32)
-        layers.append(
-            Layer(
-                cloth=skirt,
-                texture=canvas.finish(patterns.weave(plain, canvas, rng)),
-                rank=rank - 1,
-                name="coat skirts",
-            )
-        )
+        same = np.random.default_rng(colors_seed)
+        painted, _ = patterns.draw_pattern(canvas, same)
+        skirts = canvas.finish(patterns.weave(painted, canvas, same))
+        layers.append(Layer(cloth=skirt, texture=skirts, rank=rank, name="coat skirts"))
     return layers
 
 

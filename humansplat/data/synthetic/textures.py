@@ -15,6 +15,9 @@ LOGOS: Mapping[str, tuple[float, float, float, float]] = {
 }
 """Where a photograph shows a trade mark: left, top, right, bottom as shares of the texture."""
 
+FILL_STEPS = 600
+"""Relaxation steps; the holes are some hundred pixels wide."""
+
 PLAIN_ONLY = frozenset({"shoes05"})
 """Assets whose whole photograph looks like a brand: only their faintest folds are used."""
 
@@ -24,15 +27,17 @@ def without_logo(texture: UInt8[np.ndarray, "h w 4"], asset: str) -> UInt8[np.nd
     if asset not in LOGOS:
         return texture
     height, width = texture.shape[:2]
-    left, top, right, bottom = (
-        round(share * side) for share, side in zip(LOGOS[asset], (width, height) * 2, strict=True)
-    )
-    filled = texture.copy()
-    start = texture[top:bottom, left - 4 : left].mean(1)[:, None]
-    end = texture[top:bottom, right : right + 4].mean(1)[:, None]
-    share = np.linspace(0, 1, right - left)[None, :, None]
-    filled[top:bottom, left:right] = (start * (1 - share) + end * share).astype(np.uint8)
-    return filled
+    sides = (width, height, width, height)
+    left, top, right, bottom = (round(share * side) for share, side in zip(LOGOS[asset], sides, strict=True))
+    window = (slice(top - 2, bottom + 2), slice(left - 2, right + 2))
+    filled = texture[window].astype(np.float32)
+    inner = (slice(2, -2), slice(2, -2))
+    filled[inner] = np.median(np.concatenate([filled[:2].reshape(-1, 4), filled[-2:].reshape(-1, 4)]), axis=0)
+    for _ in range(FILL_STEPS):  # a soap film over the hole
+        filled[inner] = (filled[1:-3, 2:-2] + filled[3:-1, 2:-2] + filled[2:-2, 1:-3] + filled[2:-2, 3:-1]) / 4
+    result = texture.copy()
+    result[window] = filled.astype(np.uint8)
+    return result
 
 
 def piece_canvas(library: AssetLibrary, piece: Piece) -> patterns.Canvas:
@@ -60,7 +65,8 @@ def garment_texture(
     surface = piece_canvas(library, piece)
     photo = None
     if piece.texture is not None:
-        photo = without_logo(library.texture(piece.texture), piece.asset)
+        path = piece.texture
+        photo = library.cached(("photo", path), lambda: without_logo(library.texture(path), piece.asset))
     choice = rng.random()
     if photo is None or piece.asset in PLAIN_ONLY or choice < 0.55:
         colors, name = patterns.draw_pattern(surface, rng)

@@ -9,7 +9,15 @@ from humansplat.data.synthetic.cloth import Cloth, inflate, smooth_noise
 from humansplat.data.synthetic.figure import Template
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.regions import Regions
-from humansplat.data.synthetic.shells import Surface, draw_coat, draw_shoes, draw_skirt, draw_top, draw_trousers
+from humansplat.data.synthetic.shells import (
+    Surface,
+    draw_coat,
+    draw_dress,
+    draw_shoes,
+    draw_skirt,
+    draw_top,
+    draw_trousers,
+)
 from humansplat.data.synthetic.splits import Split
 from humansplat.data.synthetic.textures import garment_texture
 
@@ -41,44 +49,52 @@ class Dresser:
         return pieces[int(self.rng.integers(len(pieces)))] if pieces else None
 
 
-def dress(dresser: Dresser, *, feminine: bool) -> tuple[list[Layer], dict[str, str]]:
+def dress(dresser: Dresser, surface: Surface, *, feminine: bool, bent: bool) -> list[Layer]:
     """Draw an outfit.
 
-    Validation people wear only held-out assets above and below; procedural pieces have no identity to hold out
-    and are for training.
+    Validation people wear only held-out assets; procedural pieces have no identity to hold out and are for training.
 
     Args:
         dresser: The person.
+        surface: Their skin at rest.
         feminine: Whether skirts and dresses are likely.
+        bent: Whether the pose bends the hips too much for long skirts and coats.
 
     Returns:
-        Layers, inner ones first, and names for the record.
+        Layers, inner ones first.
     """
-    rng = dresser.rng
-    surface = Surface(dresser.library, dresser.rest)
+    if dresser.split != "train":
+        return [*_asset(dresser, "lower", LOWER), *_asset(dresser, "upper", UPPER), *_asset(dresser, "shoes", SHOES)]
+    rng, library = dresser.rng, dresser.library
     layers: list[Layer] = []
-    procedural = dresser.split == "train"
-    full = dresser.pick("full") if rng.random() < 0.1 else None
-    own_skirt = procedural and rng.random() < (0.3 if feminine else 0.03)
-    if full is not None:
-        layers.append(asset_layer(dresser, full, FULL))
-    elif own_skirt:
-        layers.append(draw_skirt(dresser.library, surface, rng, LOWER))
-    elif procedural and rng.random() < 0.45:
-        layers.append(draw_trousers(dresser.library, surface, rng, LOWER))
+    skirts = (0.35 if feminine else 0.03) * (0.2 if bent else 1.0)
+    overalls = dresser.pick("full") if rng.random() < 0.07 else None
+    if overalls is not None:
+        layers.append(asset_layer(dresser, overalls, FULL))
+        layers += _upper(dresser, surface, under=True)
+    elif rng.random() < 0.4 * skirts:
+        layers += draw_dress(library, surface, rng, UPPER)
     else:
-        layers += _asset(dresser, "lower", LOWER)
-    if procedural and rng.random() < 0.5:
-        layers.append(draw_top(dresser.library, surface, rng, UPPER))
-    else:
-        layers += _asset(dresser, "upper", UPPER)
-    if procedural and full is None and rng.random() < 0.18:
-        layers += draw_coat(dresser.library, surface, rng, COAT)
-    if procedural and rng.random() < 0.3:
-        layers += draw_shoes(dresser.library, surface, rng, SHOES)
-    else:
-        layers += _asset(dresser, "shoes", SHOES)
-    return layers, {str(layer.rank): layer.name for layer in layers}
+        if rng.random() < skirts:
+            layers.append(draw_skirt(library, surface, rng, LOWER))
+        elif rng.random() < 0.45:
+            layers.append(draw_trousers(library, surface, rng, LOWER))
+        else:
+            layers += _asset(dresser, "lower", LOWER)
+        layers += _upper(dresser, surface, under=False)
+        if rng.random() < 0.2:
+            layers += draw_coat(library, surface, rng, COAT, long=bool(not bent and rng.random() < 0.5))
+    layers += draw_shoes(library, surface, rng, SHOES) if rng.random() < 0.35 else _asset(dresser, "shoes", SHOES)
+    return layers
+
+
+def _upper(dresser: Dresser, surface: Surface, *, under: bool) -> list[Layer]:
+    """A top; some assets' tops are too short to be worn without the overalls that they belong to."""
+    if dresser.rng.random() < 0.5:
+        return [draw_top(dresser.library, surface, dresser.rng, UPPER)]
+    pieces = dresser.library.pieces("upper", dresser.split)
+    pieces = [piece for piece in pieces if under or piece.cloth.canonical[:, 1].min() < 1.05] or pieces
+    return [asset_layer(dresser, pieces[int(dresser.rng.integers(len(pieces)))], UPPER)] if pieces else []
 
 
 def _asset(dresser: Dresser, role: Role, rank: int) -> list[Layer]:
