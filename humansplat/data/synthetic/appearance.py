@@ -14,7 +14,7 @@ SKIN_TONES = np.array(
 )
 """Mean sRGB of skin from very light to very dark."""
 
-ORIGIN_TONES = {"caucasian": (0.0, 3.2), "asian": (0.8, 4.0), "african": (4.0, 7.0), "": (0.0, 7.0)}
+ORIGIN_TONES = {"caucasian": (0.4, 3.2), "asian": (0.9, 4.0), "african": (4.0, 7.0), "": (0.4, 7.0)}
 """Range of plausible places in ``SKIN_TONES`` for the origin that a texture's name tells."""
 
 

@@ -8,13 +8,15 @@ from jaxtyping import Bool, Float, Int
 REACH = 0.10
 """How far above the inner surface clothing may hang and still hide it, metres."""
 POKE = 0.03
-"""How deep under the inner surface clothing may have sunk and still count as covering it, metres."""
+"""How deep under the skin clothing may have sunk and still count as covering it, metres; twice that under cloth, which
+may be looser than what is worn over it."""
 
 
 def covered(
     points: Float[np.ndarray, "n 3"],
     outward: Float[np.ndarray, "n 3"],
     outer: Sequence[tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]],
+    poke: float = POKE,
 ) -> Bool[np.ndarray, " n"]:
     """Mark the points that have a face of the outer surfaces just above, or just below, them.
 
@@ -22,6 +24,7 @@ def covered(
         points: Points of the inner surface at rest, metres.
         outward: Unit normals there.
         outer: Vertices and faces of each outer piece at rest.
+        poke: How deep an outer surface may have sunk, metres.
     """
     if not outer:
         return np.zeros(len(points), bool)
@@ -40,7 +43,7 @@ def covered(
         facing = np.einsum("nc,nc->n", face_normals[np.maximum(hits["primID"], 0)], outward) > 0
         return found & facing
 
-    return facing_hit(outward, REACH) | facing_hit(-outward, POKE)
+    return facing_hit(outward, REACH) | facing_hit(-outward, poke)
 
 
 def away_from_rim(

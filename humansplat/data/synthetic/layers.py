@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from humansplat.data.synthetic.cloth import Cloth, normals
-from humansplat.data.synthetic.coverage import away_from_rim, covered
+from humansplat.data.synthetic.coverage import POKE, away_from_rim, covered
 from humansplat.data.synthetic.figure import Figure, Template
 from humansplat.render.shaded_mesh import AlphaMode, ShadedMesh
 
@@ -51,7 +51,7 @@ def dressed_mesh(layer: Layer, layers: Sequence[Layer], template: Template, figu
     outer = _outer(layers, layer.rank)
     if outer and layer.rank > 0:
         outward = normals(cloth.vertices, cloth.faces, cloth.weld)
-        hidden = covered(cloth.vertices, outward, outer)
+        hidden = covered(cloth.vertices, outward, outer, 2 * POKE)
         vertices = np.where(hidden[:, None], vertices - SHRINK * outward, vertices)
         visible = ~away_from_rim(hidden, cloth.faces, cloth.weld, rings=2)[cloth.faces].all(1)
     if not visible.any():

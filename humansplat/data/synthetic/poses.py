@@ -348,7 +348,9 @@ def draw_pose(
 
 
 def _random_frame(motions: Mapping[str, Motion], rng: np.random.Generator) -> tuple[Rotations, str]:
-    name = str(rng.choice(sorted(motions)))
+    names = sorted(motions)
+    shares = np.array([4.0 if "standing" in name else 1.0 for name in names])  # as photographs have them
+    name = str(rng.choice(names, p=shares / shares.sum()))
     return motion_pose(motions[name], int(rng.integers(len(motions[name].rotations)))), name
 
 
@@ -373,4 +375,4 @@ def _draw_candidate(
     if rng.random() < 0.5:
         other, other_name = _random_frame(motions, rng)
         pose, name = blend(pose, other, float(rng.uniform(0.15, 0.85))), f"{name}~{other_name}"
-    return jitter(pose, rng, 0.09), name
+    return jitter(pose, rng, float(rng.uniform(0.03, 0.2))), name

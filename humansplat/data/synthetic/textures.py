@@ -9,9 +9,9 @@ from humansplat.data.synthetic import patterns
 from humansplat.data.synthetic.assets import AssetLibrary, Piece
 
 LOGOS: Mapping[str, tuple[float, float, float, float]] = {
-    "female_casualsuit01": (0.66, 0.15, 0.88, 0.37),
-    "male_casualsuit02": (0.47, 0.05, 0.71, 0.28),
-    "male_casualsuit04": (0.51, 0.04, 0.75, 0.29),
+    "female_casualsuit01": (0.70, 0.15, 0.88, 0.33),
+    "male_casualsuit02": (0.49, 0.095, 0.63, 0.24),
+    "male_casualsuit04": (0.49, 0.095, 0.63, 0.24),
 }
 """Where a photograph shows a trade mark: left, top, right, bottom as shares of the texture."""
 
@@ -83,5 +83,5 @@ def garment_texture(
             colors, name = patterns.recolor(colors, rng), "recoloured"
     if piece.ao is not None:
         occlusion = surface.sample(library.texture(piece.ao))[:, :3].astype(np.float32).mean(-1) / 255
-        colors = colors * (0.35 + 0.65 * occlusion)[:, None]
+        colors = colors * (0.7 + 0.3 * occlusion)[:, None]
     return surface.finish(colors), name
