@@ -23,7 +23,7 @@ TRUNK = ("spine", "pelvis")
 
 
 def rotation_noise_scale(joint_names: Sequence[str]) -> Float[Tensor, "j 1"]:
-    """How uncertain each joint's rotation is, against a limb's: the trunk less, fingers as much, the face not at all."""
+    """How uncertain each joint's rotation is, against a limb's: trunk less, fingers as much, the face not at all."""
     scales = [
         1.0 if name.startswith(LIMBS) else 0.5 if name.startswith(TRUNK) else 1.0 if name.startswith("finger") else 0.0
         for name in joint_names

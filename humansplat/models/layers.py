@@ -37,10 +37,9 @@ class Attention(nn.Module):
             allowed: Pairs that may see each other; a query without any gets zero, before the output
                 projection's bias.
         """
-        query = self.query_norm(self._split(self.to_query(queries)))
         key, value = self.to_key_value(context).chunk(2, dim=-1)
-        key, value = self.key_norm(self._split(key)), self._split(value)
-        query, key = query.to(value.dtype), key.to(value.dtype)  # autocast runs norms in float32
+        query = _rms_norm(self._split(self.to_query(queries)), self.query_norm)
+        key, value = _rms_norm(self._split(key), self.key_norm), self._split(value)
         if allowed is None:
             attended = F.scaled_dot_product_attention(query, key, value)
         else:
@@ -52,6 +51,11 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [b, heads, t, d / heads]
+
+
+def _rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """``norm(x)`` in the precision of ``x``: under autocast a float32 weight would miss the fused kernel."""
+    return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps).to(x.dtype)
 
 
 class FeedForward(nn.Sequential):

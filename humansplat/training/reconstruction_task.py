@@ -96,7 +96,7 @@ class ReconstructionTask:
             figures[f"{name}_front"] = values[turn < torch.pi / 4].mean()
             figures[f"{name}_side"] = values[(turn >= torch.pi / 4) & (turn <= 3 * torch.pi / 4)].mean()
             figures[f"{name}_back"] = values[turn > 3 * torch.pi / 4].mean()
-        return {name: round(float(value), 4) for name, value in figures.items()}
+        return {name: round(value.item(), 4) for name, value in figures.items()}
 
     def pictures(self, module: nn.Module, batch: PeopleBatch) -> Tensor:
         """A row a person: the photo, then each target beside its render."""
