@@ -120,14 +120,18 @@ def cut_square(
     pads = [(before[0], after[0]), (before[1], after[1])]
     padded = np.pad(mask, pads)
     edges = (x0 + before[1], y0 + before[0], x1 + before[1], y1 + before[0])
-    small_mask = _resize_plane(padded, edges, size).clip(0.0, 1.0)
-    planes = [_resize_plane(np.pad(colors[..., c], pads, "edge"), edges, size) for c in range(3)]
+    # Sharp for the colours; without ringing for the mask.
+    small_mask = _resize_plane(padded, edges, size, Image.Resampling.HAMMING).clip(0.0, 1.0)
+    continued = [np.pad(colors[..., c], pads, "edge") for c in range(3)]
+    planes = [_resize_plane(plane, edges, size, Image.Resampling.LANCZOS) for plane in continued]
     small_colors = np.stack(planes, axis=-1).clip(0.0, 1.0)
     small_colors[small_mask <= 0.0] = 1.0
     return small_colors, small_mask
 
 
-def _resize_plane(plane: np.ndarray, edges: Box, size: int) -> np.ndarray:
+def _resize_plane(
+    plane: Float[np.ndarray, "h w"], edges: Box, size: int, resampling: Image.Resampling
+) -> Float[np.ndarray, "{size} {size}"]:
     image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
     edges = (max(0.0, edges[0]), max(0.0, edges[1]), min(image.width, edges[2]), min(image.height, edges[3]))
-    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=edges))
+    return np.asarray(image.resize((size, size), resampling, box=edges))

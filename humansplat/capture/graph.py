@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from humansplat.errors import UserError
+from humansplat.io.atomic import replacing
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -129,10 +130,8 @@ def _extract(wheel: Path, path: Path) -> None:
     if hashlib.sha256(content).hexdigest() != GRAPH_SHA256:
         raise UserError(f"the graph in {wheel} has not the expected sha256 {GRAPH_SHA256}; fetch the wheel again")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
-            file.write(content)
-        Path(file.name).replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise UserError(
             f"cannot write the pose graph to {path} ({error}); set HUMANSPLAT_CACHE to a folder that can be written"

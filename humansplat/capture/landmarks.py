@@ -71,6 +71,8 @@ _MIN_SCORE_OF_CANDIDATES = 0.02
 _NUM_CANDIDATES = 3
 # Side of the reduced photo in which people are looked for, pixels.
 _SEARCH_SIDE = 768
+# Windows with fewer pixels show nobody clearly.
+_MIN_SEARCH_WINDOW = 128
 _OUTSIDE = -12.0
 """Log-odds of a pixel that no window saw."""
 
@@ -245,6 +247,8 @@ def _search_windows(width: int, height: int) -> list[list[Window]]:
     rounds = [[Window(x=width / 2, y=height / 2, side=float(max(width, height)))]]
     short, long = min(width, height), max(width, height)
     for side in dict.fromkeys([float(short), long / 2, long / 3, long / 5]):
+        if side < _MIN_SEARCH_WINDOW:
+            break
         xs, ys = _starts(float(width), side), _starts(float(height), side)
         rounds.append([Window(x=x + side / 2, y=y + side / 2, side=side) for y in ys for x in xs])
     return rounds
