@@ -13,21 +13,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from humansplat.body.fit_freedoms import PoseSpace, all_freedoms, relaxed_hands
+from humansplat.body.fit_landmarks import BONES, LANDMARK_STD, balance_row, bone_matrix, detector_map
 from humansplat.body.fit_report import BodyFit, judged, world_frame
 from humansplat.body.fit_rig import ReducedRig
 from humansplat.body.fit_silhouette import Silhouette, silhouette_from_mask
 from humansplat.body.fit_solver import minimise
-from humansplat.body.fit_start import depth_reversed, readings, start_angles, start_place, swapped, torso_orientation
-from humansplat.body.fit_terms import (
-    BONES,
-    LANDMARK_STD,
-    BodyProblem,
-    Evidence,
-    ShapePrior,
-    Unknowns,
-    bone_matrix,
+from humansplat.body.fit_start import (
+    depth_reversed,
+    levelled,
+    readings,
+    start_angles,
+    start_place,
+    swapped,
+    torso_orientation,
 )
-from humansplat.body.landmarks import landmark_map
+from humansplat.body.fit_terms import BodyProblem, Evidence, ShapePrior, Unknowns
 from humansplat.body.protocol import BodyModel
 from humansplat.errors import UserError
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -83,7 +83,7 @@ class BodyFitter:
     def __init__(self, model: BodyModel, settings: FitSettings | None = None) -> None:
         self.model, self.settings = model, settings or FitSettings()
         moving = {joint for freedom in all_freedoms() for joint, _ in freedom.shares}
-        self.landmarks = landmark_map(model)
+        self.landmarks = detector_map(model)
         vertex_ids = self.landmarks.vertex_ids
         joint_ids = self.landmarks.joint_weights.any(dim=0).nonzero()[:, 0]
         self.landmark_weights = torch.cat(
@@ -111,6 +111,7 @@ class BodyFitter:
         check_inputs(landmarks, visibility, world_landmarks, mask)
         silhouette = silhouette_from_mask(mask)
         world = world_landmarks * world_landmarks.new_tensor([1.0, -1.0, -1.0])  # y up, z towards the camera
+        world = levelled(world, landmarks / side)
         direct = [(landmarks, visibility, reading) for reading in readings(world)]
         twin = (swapped(landmarks), swapped(visibility[:, None])[:, 0], depth_reversed(world))
         seen = [evidence_from(points / side, visible, facts) for points, visible, facts in [direct[0], twin]]
@@ -211,8 +212,14 @@ def evidence_from(
     stds = torch.tensor(LANDMARK_STD) * (1.0 + 3.0 * (1.0 - visible))
     directions = F.normalize(bone_matrix() @ world, dim=-1)
     ends = torch.stack([visible[list({*bone.start, *bone.end})].min() for bone in BONES])
-    direction_stds = torch.tensor([bone.std for bone in BONES]) * (1.0 + 1.0 * (1.0 - ends))
-    return Evidence(points=points, point_stds=stds, directions=directions, direction_stds=direction_stds)
+    direction_stds = torch.tensor([(bone.std, bone.std, bone.depth_std) for bone in BONES]) * (2.0 - ends)[:, None]
+    return Evidence(
+        points=points,
+        point_stds=stds,
+        directions=directions,
+        direction_stds=direction_stds,
+        balance=balance_row(points),
+    )
 
 
 def stack(rows: list[Evidence]) -> Evidence:
@@ -222,6 +229,7 @@ def stack(rows: list[Evidence]) -> Evidence:
         point_stds=torch.stack([row.point_stds for row in rows]),
         directions=torch.stack([row.directions for row in rows]),
         direction_stds=torch.stack([row.direction_stds for row in rows]),
+        balance=torch.stack([row.balance for row in rows]),
     )
 
 

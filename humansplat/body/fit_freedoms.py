@@ -107,7 +107,7 @@ def all_freedoms() -> tuple[Freedom, ...]:
 
 
 def limb_axes(start: Float[Tensor, "3"], end: Float[Tensor, "3"]) -> dict[str, Tensor]:
-    """Axes of a left limb at rest: along the ``bone``; ``across`` it, near +Z; ``lift``, which takes the bone to +Z."""
+    """Axes of a left limb at rest: the ``bone``; ``across`` it, near +Z; and ``lift``, which takes the bone to +Z."""
     bone = torch.nn.functional.normalize(end - start, dim=0)
     forward = bone.new_tensor([0.0, 0.0, 1.0])
     across = torch.nn.functional.normalize(forward - (forward @ bone) * bone, dim=0)

@@ -70,7 +70,8 @@ def world_frame(model: BodyModel, parameters: dict[str, Tensor], side: int) -> t
 def torso_yaw(model: BodyModel, joints: Float[Tensor, "j 3"]) -> Float[Tensor, ""]:
     """Angle about +Y from +Z to where hips and shoulders face, radians."""
     index = model.joint_names.index
-    left = sum(joints[index(f"{name}.L")] - joints[index(f"{name}.R")] for name in ("upperleg01", "upperarm01"))
+    names = ("upperleg01", "upperarm01")
+    left = torch.stack([joints[index(f"{name}.L")] - joints[index(f"{name}.R")] for name in names]).sum(dim=0)
     return torch.atan2(-left[2], left[0])
 
 

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.body.fit_freedoms import PoseSpace
-from humansplat.body.fit_terms import FOCAL, MIRRORED_LANDMARKS
+from humansplat.body.fit_landmarks import MIRRORED_LANDMARKS, balance_row
+from humansplat.body.fit_terms import FOCAL
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 
@@ -51,6 +52,9 @@ LIMBS = tuple(
     )
 )
 
+POSSIBLE_PITCH, SURE_LEAN = math.radians(20.0), math.radians(40.0)
+"""A lean along the line of sight up to the first is put down to the camera, from the second on to the person."""
+
 
 def swapped(landmarks: Float[Tensor, "33 k"]) -> Float[Tensor, "33 k"]:
     """Landmarks with left and right exchanged."""
@@ -60,6 +64,23 @@ def swapped(landmarks: Float[Tensor, "33 k"]) -> Float[Tensor, "33 k"]:
 def depth_reversed(world: Float[Tensor, "33 3"]) -> Float[Tensor, "33 3"]:
     """The twin of a pose that looks the same from far away: depth negated, and so left and right exchanged."""
     return swapped(world) * world.new_tensor([1.0, 1.0, -1.0])
+
+
+def levelled(world: Float[Tensor, "33 3"], points: Float[Tensor, "33 2"]) -> Float[Tensor, "33 3"]:
+    """World landmarks turned about the picture's horizontal axis until the person stands over the feet.
+
+    Photographs are mostly taken from above the person's middle, and the detector itself leans; the canonical camera
+    is level, and people stand upright in front of it. A lean too large for that is part of the pose and is kept.
+
+    Args:
+        world: y up, z towards the camera.
+        points: In the picture, fractions of the crop.
+    """
+    weight = balance_row(points) @ world
+    lean = torch.atan2(weight[2], weight[1])
+    kept = ((SURE_LEAN - lean.abs()) / (SURE_LEAN - POSSIBLE_PITCH)).clamp(0.0, 1.0)
+    turn = axis_angle_to_matrix(torch.stack([-lean * kept, torch.zeros_like(lean), torch.zeros_like(lean)]))
+    return world @ turn.mT
 
 
 def limb_flipped(world: Float[Tensor, "33 3"], limb: Limb, from_joint: int) -> Float[Tensor, "33 3"]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from humansplat.body.fit_freedoms import PoseSpace, left_jacobian
+from humansplat.body.fit_landmarks import BONES, bone_matrix
 from humansplat.body.fit_rig import ReducedRig
 from humansplat.body.fit_silhouette import Silhouette, nearest_points, sample_outside
 from humansplat.geometry.rotations import axis_angle_to_matrix
@@ -22,59 +23,19 @@ CROP_FOV = math.radians(30.0)
 FOCAL = 0.5 / math.tan(0.5 * CROP_FOV)
 """Focal length of the canonical crop camera in sides of the crop."""
 
-# Landmarks in MediaPipe's order. Deviations: of detections on rendered people about the points of our body.
-_FACE, _SHOULDERS, _ELBOWS, _WRISTS, _HANDS, _HIPS, _KNEES, _ANKLES, _HEELS, _TOES = (
-    0.010, 0.013, 0.013, 0.012, 0.020, 0.018, 0.014, 0.013, 0.018, 0.018,
-)  # fmt: skip
-LANDMARK_STD = (
-    *[_FACE] * 11, *[_SHOULDERS] * 2, *[_ELBOWS] * 2, *[_WRISTS] * 2, *[_HANDS] * 6, *[_HIPS] * 2, *[_KNEES] * 2,
-    *[_ANKLES] * 2, *[_HEELS] * 2, *[_TOES] * 2,
-)  # fmt: skip
-
-MIRRORED_LANDMARKS = (
-    0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23, 26, 25, 28, 27,
-    30, 29, 32, 31,
-)  # fmt: skip
-"""Where each landmark's counterpart of the other side stands."""
-
-
-@dataclass(frozen=True)
-class Bone:
-    """A direction between two means of landmarks, and the deviation of its length-one vector."""
-
-    start: tuple[int, ...]
-    end: tuple[int, ...]
-    std: float
-
-
-BONES = (
-    Bone((24,), (23,), 0.25), Bone((12,), (11,), 0.20), Bone((23, 24), (11, 12), 0.15),
-    Bone((11,), (13,), 0.25), Bone((13,), (15,), 0.25), Bone((12,), (14,), 0.25), Bone((14,), (16,), 0.25),
-    Bone((23,), (25,), 0.20), Bone((25,), (27,), 0.20), Bone((24,), (26,), 0.20), Bone((26,), (28,), 0.20),
-    Bone((29,), (31,), 0.35), Bone((30,), (32,), 0.35), Bone((15,), (17, 19), 0.5), Bone((16,), (18, 20), 0.5),
-    Bone((8,), (7,), 0.25), Bone((7, 8), (0,), 0.30),
-)  # fmt: skip
-
 
 class Evidence(TensorStruct):
     """What was seen of the person, one row a start (starts may read left and right differently)."""
 
-    points: Float[Tensor, "h 33 2"]
+    points: Float[Tensor, "*h 33 2"]
     """Landmarks, fractions of the crop."""
-    point_stds: Float[Tensor, "h 33"]
+    point_stds: Float[Tensor, "*h 33"]
     """Their deviations; large where a landmark is hidden."""
-    directions: Float[Tensor, "h b 3"]
+    directions: Float[Tensor, "*h b 3"]
     """Unit directions of ``BONES`` by the world landmarks."""
-    direction_stds: Float[Tensor, "h b"]
-
-
-def bone_matrix() -> Float[Tensor, "b 33"]:
-    """Takes landmarks to the vectors of ``BONES``."""
-    matrix = torch.zeros(len(BONES), 33)
-    for row, bone in enumerate(BONES):
-        matrix[row, list(bone.start)] -= 1 / len(bone.start)
-        matrix[row, list(bone.end)] += 1 / len(bone.end)
-    return matrix
+    direction_stds: Float[Tensor, "*h b 3"]
+    balance: Float[Tensor, "*h 33"]
+    """Takes landmarks to the vector from the feet to the person's weight."""
 
 
 def project_fractions(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 2"]:
@@ -129,10 +90,14 @@ class ShapePrior:
     """Gaussians over the free phenotypes."""
 
     free: tuple[str, ...] = ("gender", "muscle", "weight", "height", "proportions")
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.3, 0.15, 0.15, 0.12, 0.2)
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5, 0.37, 0.55)
+    std: tuple[float, ...] = (0.35, 0.2, 0.2, 0.06, 0.2)
+    """A height of 0.37 is 1.70 m, and 0.06 are 65 mm."""
 
 
+BALANCE_STD = 0.07
+"""Metres along the line of sight between a standing person's weight and feet; across it the picture shows it."""
+BALANCE_SCALE = 3.0
 LIMIT_STD = math.radians(4.0)
 SHAPE_LIMIT_STD = 0.03
 OUTSIDE_STD = 0.008
@@ -221,13 +186,19 @@ class BodyProblem:
         bones = self.bones @ landmarks
         length = bones.norm(dim=-1, keepdim=True).clamp(min=1e-6)
         unit = bones / length
-        along = (unit - seen.directions) / seen.direction_stds[..., None]
+        along = (unit - seen.directions) / seen.direction_stds
+        lean = torch.einsum("hl,hla->ha", seen.balance, landmarks)[:, 2:] / BALANCE_STD
         if moved is None:
-            return [(place.flatten(1), None), (along.flatten(1), None)]
+            return [(place.flatten(1), None), (along.flatten(1), None), (lean, None)]
         place_by = projection_rates(landmarks) @ moved / seen.point_stds[..., None, None]
         across = (torch.eye(3) - unit[..., :, None] * unit[..., None, :]) / length[..., None]
-        along_by = across @ torch.einsum("bl,hlad->hbad", self.bones, moved) / seen.direction_stds[..., None, None]
-        return [(place.flatten(1), place_by.flatten(1, 2)), (along.flatten(1), along_by.flatten(1, 2))]
+        along_by = across @ torch.einsum("bl,hlad->hbad", self.bones, moved) / seen.direction_stds[..., None]
+        lean_by = torch.einsum("hl,hlad->had", seen.balance, moved)[:, 2:] / BALANCE_STD
+        return [
+            (place.flatten(1), place_by.flatten(1, 2)),
+            (along.flatten(1), along_by.flatten(1, 2)),
+            (lean, lean_by),
+        ]
 
     def _prior_terms(self, x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
         """Pose prior, joint limits, shape prior and the ends of the shape's range."""
@@ -237,9 +208,9 @@ class BodyProblem:
         parts: list[tuple[Tensor, Tensor | None]] = []
         for values, mean, std, lower, upper, give in (
             (angles, space.mean, space.std, space.lower, space.upper, LIMIT_STD),
-            (value, self.shape_mean, self.shape_std, 0.0, 1.0, SHAPE_LIMIT_STD),
+            (value, self.shape_mean, self.shape_std, x.new_zeros(()), x.new_ones(()), SHAPE_LIMIT_STD),
         ):
-            beyond = values - values.clamp(lower, upper)
+            beyond = values - torch.minimum(torch.maximum(values, lower), upper)
             size = values.shape[1]
             by = x.new_zeros(len(x), 2 * size, x.shape[1])
             by[:, :size, start : start + size] = torch.diag(1 / std)
@@ -268,7 +239,7 @@ class BodyProblem:
     def groups(self, point_scale: float, direction_scale: float) -> tuple[Int[Tensor, " r"], Float[Tensor, " g"]]:
         """Robust groups of the residuals and their scales, in standard deviations."""
         angles, shape = self.unknowns.sizes[2:]
-        layout = [(33, 2, point_scale), (len(BONES), 3, direction_scale)]
+        layout = [(33, 2, point_scale), (len(BONES), 3, direction_scale), (1, 1, BALANCE_SCALE)]
         layout += [(angles, 1, 3.0), (angles, 1, math.inf), (shape, 1, math.inf), (shape, 1, math.inf)]
         if self.silhouette is not None:
             layout += [(self.num_outside, 1, 8.0), (len(self.silhouette.boundary), 1, 2.0)]
