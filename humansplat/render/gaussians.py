@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -12,7 +13,6 @@ from humansplat.errors import UserError
 from humansplat.structures import Cameras, Gaussians, TensorStruct
 
 _log = logging.getLogger(__name__)
-_moved_from: set[str] = set()  # device types of which the log has said that they are served by the CPU
 
 Backend = Literal["auto", "gsplat", "cpu", "reference"]
 
@@ -71,11 +71,12 @@ def render_gaussians(
         ((1, 33, 33, 3), 2.0)
     """
     _check(splats, cameras, near, far)
-    color = torch.ones(3) if background is None else torch.as_tensor(background)
-    if color.shape != (3,):
+    color = None if background is None else torch.as_tensor(background)
+    if color is not None and color.shape != (3,):
         raise UserError(f"a background is one sRGB colour, three numbers; got shape {tuple(color.shape)}")
     images, alphas, depths = _rasterize(splats, cameras, backend, near, far)
-    images = images + (1 - alphas)[..., None] * color.to(images)
+    behind = (1 - alphas)[..., None]
+    images = images + (behind if color is None else behind * color.to(images))
     return RenderedImages(colors=images, alphas=alphas, depths=depths / alphas.clamp(min=1e-10))
 
 
@@ -113,6 +114,8 @@ def _rasterize(
     device = splats.means.device
     if backend == "auto":
         backend = "gsplat" if device.type == "cuda" else "cpu"
+        if device.type not in ("cuda", "cpu"):
+            _say_once(device.type)
     if backend == "gsplat":
         if device.type != "cuda":
             raise UserError(f"backend='gsplat' needs CUDA tensors, got {device}; move them or use backend='cpu'")
@@ -122,9 +125,6 @@ def _rasterize(
     if backend == "cpu":
         from humansplat.render import cpu_rasterizer
 
-        if device.type != "cpu" and device.type not in _moved_from:
-            _log.warning("splats on %s are rendered on the CPU", device)
-            _moved_from.add(device.type)
         rendered = _each(cpu_rasterizer.rasterize, splats.to("cpu"), cameras.to("cpu"), near, far)
         images, alphas, depths = (image.to(device) for image in rendered)
         return images, alphas, depths
@@ -133,6 +133,11 @@ def _rasterize(
 
         return _each(reference.rasterize, splats, cameras, near, far)
     raise UserError(f"there is no backend {backend!r}; choose auto, gsplat, cpu or reference")
+
+
+@lru_cache
+def _say_once(device_type: str) -> None:
+    _log.warning("no rasterizer runs on %s devices; their splats are rendered on the CPU", device_type)
 
 
 def _each(

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -175,6 +176,14 @@ def test_the_number_of_threads_changes_no_bit(make_scene) -> None:
     assert_same(results[0][0], results[1][0], atol=0.0, rtol=0.0)
     assert torch.equal(results[0][1], results[1][1])
     assert torch.equal(results[0][2], results[1][2])
+
+
+def test_several_threads_may_render_at_once(make_scene) -> None:
+    scenes = [make_scene(seed, num_splats=2000, width=64, height=64) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda scene: render_gaussians(*scene), scenes))
+    for scene, image in zip(scenes, together, strict=True):
+        assert_same(image, render_gaussians(*scene), atol=0.0, rtol=0.0)
 
 
 def test_half_precision_splats_are_rendered_in_single_precision(make_scene) -> None:

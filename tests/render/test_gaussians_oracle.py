@@ -1,5 +1,7 @@
 """The CPU rasterizer against the rules written out in plain PyTorch."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -45,6 +47,16 @@ def test_images_and_gradients_are_those_of_the_reference(make_scene, seed: int) 
         ("means", "quats", "scales", "opacities", "colors"), gradients, true_gradients, strict=True
     ):
         assert (got - true).norm() <= GRADIENT_TOLERANCE * true.norm(), name
+
+
+def test_needles_across_the_image_reach_every_tile_they_should(make_scene) -> None:
+    splats, cameras = make_scene(0, num_splats=40, width=170, height=130)
+    splats = dataclasses.replace(splats, scales=torch.tensor([[0.5, 0.002, 0.002]]).expand(40, 3))
+    image = render_gaussians(splats, cameras)
+    true_image = render_gaussians(splats.map(lambda tensor: tensor.double()), cameras, backend="reference")
+    assert (image.alphas > 0).float().mean() > 0.3
+    # A tile left out by mistake would show as a block of errors of the size of a needle's alpha.
+    assert (image.colors - true_image.colors).abs().max() <= 1.1 / 255
 
 
 def test_the_reference_agrees_with_finite_differences(make_scene) -> None:
