@@ -55,6 +55,8 @@ class SceneArrays(NamedTuple):
     """[m] float32."""
     srgb_to_linear: np.ndarray
     """[256] float32."""
+    display: np.ndarray
+    """[n] float32, the display's curve by the square root of the light, which runs from 0 to 2."""
 
 
 class LightArrays(NamedTuple):
@@ -72,6 +74,8 @@ class RayState(NamedTuple):
     """[n] float32, distance travelled, in units of the direction: camera-frame depth."""
     through: np.ndarray
     """[n] float32, the share of the light behind that still passes."""
+    face: np.ndarray
+    """[n] int32, the face met last; -1 before the first."""
     color: np.ndarray
     """[n, 3] float32, premultiplied sRGB."""
     depth: np.ndarray
@@ -234,6 +238,28 @@ def hemisphere_rays(normals, samples, out):
 
 @njit(cache=True, nogil=True)
 @no_type_check
+def fill_from_neighbors(values, faces, trusted):
+    """Give vertices that are not trusted the mean of their trusted neighbours; they are trusted afterwards."""
+    total = np.zeros_like(values)
+    count = np.zeros(len(values), np.float32)
+    for f in range(len(faces)):
+        for i in range(3):
+            here = faces[f, i]
+            if trusted[here]:
+                continue
+            for j in range(1, 3):
+                other = faces[f, (i + j) % 3]
+                if trusted[other]:
+                    total[here] += values[other]
+                    count[here] += 1.0
+    for v in range(len(values)):
+        if count[v] > 0.0:
+            values[v] = total[v] / count[v]
+            trusted[v] = True
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
 def smooth_over_faces(values, faces):
     """One round of averaging over the neighbours of each vertex, ``values [v, k]``."""
     total = values.copy()
@@ -281,13 +307,11 @@ def _texture(texels, offset, width, height, u, v, srgb_to_linear, out):
 
 @njit(cache=True, nogil=True, inline="always")
 @no_type_check
-def _display(value):
-    """Linear -> sRGB with a shoulder that keeps highlights from clipping."""
-    if value > 0.75:
-        value = 0.75 + 0.25 * (1.0 - math.exp(-(value - 0.75) / 0.25))
-    if value <= 0.0031308:
-        return 12.92 * value
-    return 1.055 * value ** (1 / 2.4) - 0.055
+def _display(value, curve):
+    """Linear -> sRGB by interpolation in a table over the square root, where the curve is nearly straight."""
+    place = min(math.sqrt(value), 1.999) * (0.5 * (len(curve) - 1))
+    index = int(place)
+    return curve[index] + (place - index) * (curve[index + 1] - curve[index])
 
 
 @njit(cache=True, nogil=True)
@@ -300,10 +324,12 @@ def _reflect_light(light, normal, view, occlusion, shadows, a, b, c, weights, sp
     _environment(light.environment, nx, ny, nz, diffuse)
     mirror = 2.0 * facing
     _environment(light.environment, view[0] + mirror * nx, view[1] + mirror * ny, view[2] + mirror * nz, gloss)
-    grazing = (1.0 - facing) ** 5
-    mirrored = open_sky * (specular + (1.0 - roughness) * (1.0 - specular) * grazing)
-    if specular <= 0.0:
-        mirrored = 0.0
+    mirrored = 0.0
+    if specular > 0.0:  # Karis's fit to the share of a uniform environment that a rough surface mirrors (2014)
+        smooth = 1.0 - roughness
+        falloff = min(smooth * smooth, 2.0 ** (-9.28 * facing)) * smooth + 0.0425 - 0.0275 * roughness
+        scale = 1.04 - 0.572 * roughness - 1.04 * falloff
+        mirrored = open_sky * max(specular * scale + 1.04 * falloff - 0.04 + 0.022 * roughness, 0.0)
     for k in range(3):
         diffuse[k] *= open_sky
         gloss[k] *= mirrored
@@ -348,7 +374,14 @@ def shade_hits(scene, light, rays, primitives, hit_u, hit_v, hit_t, hit_normals,
         piece = scene.face_piece[f]
         dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
         depth = state.reach[ray] + hit_t[m]
-        state.reach[ray] = depth + 5e-5  # past this surface; float32 resolves about 1e-6 m at these ranges
+        # The next ray starts on this very surface: a step ahead would jump over the skin where a card of hair touches
+        # it. Rounding may find the same face again, and only then is a step taken.
+        if f == state.face[ray]:
+            state.reach[ray] = depth * (1.0 + 3e-7) + 3e-7
+            goes_on[m] = not last
+            continue
+        state.reach[ray] = depth
+        state.face[ray] = f
         back = hit_normals[m, 0] * dx + hit_normals[m, 1] * dy + hit_normals[m, 2] * dz > 0.0
         if back and not scene.two_sided[piece]:
             goes_on[m] = not last
@@ -392,7 +425,7 @@ def shade_hits(scene, light, rays, primitives, hit_u, hit_v, hit_t, hit_normals,
         arriving = alpha * state.through[ray]
         for k in range(3):
             value = texel[k] * scene.color[piece, k] * diffuse[k] + gloss[k]
-            state.color[ray, k] += arriving * _display(value)
+            state.color[ray, k] += arriving * _display(value, scene.display)
         before = state.through[ray]
         state.through[ray] = before - arriving
         goes_on[m] = state.through[ray] > 0.01

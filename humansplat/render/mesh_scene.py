@@ -15,6 +15,9 @@ OCCLUSION_RAYS = 12
 OCCLUSION_RANGE = 0.5
 """Metres; what is farther away does not darken the surroundings' light."""
 LAMP_RAYS = 6
+BURIED = 0.15
+"""A vertex that sees less of its surroundings takes its light from its neighbours."""
+FILL_ROUNDS = 3
 RAY_OFFSET = 2e-3
 """Metres between a surface and the start of its shadow rays: garments lie about this far above the skin."""
 
@@ -70,6 +73,7 @@ class MeshScene:
             specular=np.array([mesh.specular for mesh in meshes], np.float32),
             roughness=np.array([mesh.roughness for mesh in meshes], np.float32),
             srgb_to_linear=_srgb_to_linear_table(),
+            display=_display_table(),
         )
 
 
@@ -113,7 +117,13 @@ def bake_visibility(
         origins = np.repeat(starts, LAMP_RAYS, axis=0)
         seen = ~_blocked(blockers, origins, directions[lamp].reshape(-1, 3), 10.0)
         columns.append(seen.reshape(-1, LAMP_RAYS).mean(axis=1))
-    smooth = kernels.smooth_over_faces(np.stack(columns, axis=1).astype(np.float32), faces)
+    visibility = np.stack(columns, axis=1).astype(np.float32)
+    # What sees next to nothing lies under another piece. Nobody sees it either, but the faces around it may come out
+    # (an eye from under its lids, a neck from a collar) and must not be dark there.
+    trusted = visibility[:, 0] > BURIED
+    for _ in range(FILL_ROUNDS):
+        kernels.fill_from_neighbors(visibility, faces, trusted)
+    smooth = kernels.smooth_over_faces(visibility, faces)
     return np.ascontiguousarray(smooth[:, 0]), np.ascontiguousarray(smooth[:, 1:].T)
 
 
@@ -194,3 +204,10 @@ def with_alpha(texture: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 4"
 def _srgb_to_linear_table() -> np.ndarray:
     values = np.arange(256) / 255.0
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def _display_table() -> np.ndarray:
+    """Linear light -> sRGB with a shoulder above 0.75, so that highlights do not clip; see ``SceneArrays.display``."""
+    light = np.linspace(0.0, 2.0, 513) ** 2
+    light = np.where(light > 0.75, 1.0 - 0.25 * np.exp(-(light - 0.75) / 0.25), light)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)

@@ -16,8 +16,8 @@ from humansplat.structures import Cameras, TensorStruct
 __all__ = ["Lighting", "MeshImages", "ShadedMesh", "random_lighting", "render_meshes", "studio_lighting"]
 
 TILE = 8
-MAX_LAYERS = 8
-"""Surfaces that a ray may pass through; the next one is taken as opaque."""
+MAX_LAYERS = 16
+"""Hits after which the next one stops a ray, however transparent; half of them may be a surface met twice."""
 RAYS_A_BATCH = 1 << 20
 
 
@@ -116,6 +116,7 @@ def _trace(scene: MeshScene, center: np.ndarray, directions: np.ndarray, footpri
     state = kernels.RayState(
         reach=np.zeros(count, np.float32),
         through=np.ones(count, np.float32),
+        face=np.full(count, -1, np.int32),
         color=np.zeros((count, 3), np.float32),
         depth=np.zeros(count, np.float32),
         label=np.zeros(count, np.uint8),

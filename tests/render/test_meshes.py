@@ -40,8 +40,8 @@ def cameras_at(*eyes: tuple[float, float, float], size: int = SIZE) -> Cameras:
     return Cameras(viewmats=viewmats, Ks=intrinsics(0.6, size, size).expand(len(eyes), 3, 3), width=size, height=size)
 
 
-def sphere(radius: float = 0.5) -> ShadedMesh:
-    ball = trimesh.creation.icosphere(subdivisions=5, radius=radius)
+def sphere(radius: float = 0.5, subdivisions: int = 4) -> ShadedMesh:
+    ball = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
     return ShadedMesh(vertices=np.asarray(ball.vertices), faces=np.asarray(ball.faces), specular=0.0)
 
 
@@ -67,7 +67,7 @@ def srgb(linear: float) -> float:
 
 def test_sphere_agrees_with_its_equation():
     cameras = cameras_at((0.0, 0.3, 3.0), (2.0, -0.5, 1.5))
-    pictures = render_meshes([sphere()], cameras, flat_light(), samples=3)
+    pictures = render_meshes([sphere(subdivisions=5)], cameras, flat_light(), samples=3)
     origins, directions = camera_rays(cameras)
     along = (origins * directions).sum(-1)
     inside = along.square() - origins.square().sum(-1) + 0.25
@@ -102,7 +102,7 @@ def test_points_appear_where_projection_puts_them(eye):
     places = torch.tensor([[0.3, 0.2, 0.1], [-0.35, 0.1, 0.2], [0.1, -0.3, -0.2], [-0.2, -0.25, 0.1]])
     balls = []
     for index, place in enumerate(places):
-        ball = sphere(0.04)
+        ball = sphere(0.04, 3)
         parts = np.full(len(ball.vertices), index, np.uint8)
         balls.append(replace(ball, vertices=ball.vertices + place.numpy(), parts=parts))
     pictures = render_meshes(balls, cameras, flat_light())
@@ -175,6 +175,19 @@ def test_a_stack_of_hair_cards_never_opens_the_head():
     assert picture[3, SIZE // 2, SIZE // 2] == 1
 
 
+@pytest.mark.parametrize("gap", [0.0, 1e-5, -1e-4])
+def test_cards_that_touch_the_skin_do_not_open_it(gap: float):
+    """A step past the card must not step past the skin, nor meet the card again."""
+    card = replace(quad(gap, texture=plain(0, 0, 0, 0)), alpha="blend", casts_shadow=False)
+    tilted = card.vertices + np.array([0.0, 0.0, 1.0]) * card.vertices[:, :1] * 1e-2  # crosses the skin in a line
+    skin = replace(quad(0.0, 0.7), color=(0.5, 0.5, 0.5))
+    behind = replace(quad(-0.4, 0.9), color=(0.0, 0.0, 0.9))
+    picture = render_meshes([skin, replace(card, vertices=tilted), behind], cameras_at((0.6, 0.4, 2.8)), flat_light())
+    inner = picture.rgba[0, :, 22:42, 22:42]
+    assert (inner[3] == 1).all()
+    assert_close(inner[0], torch.full_like(inner[0], srgb(0.5)), atol=2e-3, rtol=0)
+
+
 def test_cutout_leaves_holes_and_opaque_ignores_alpha():
     texture = plain(100, 100, 100, 0)
     texture[:, 2:, 3] = 255
@@ -217,10 +230,10 @@ def test_edges_have_the_color_of_the_surface():
 def test_lamps_follow_lamberts_law():
     pictures = render_meshes([sphere()], cameras_at((0.0, 0.0, 3.0)), lamp_light((0.0, 0.6, 0.8)))
     lit = torch.einsum("khw,k->hw", pictures.normals[0], torch.tensor([0.0, 0.6, 0.8]))
-    clear = (lit > 0.3) & (pictures.normals[0, 2] > 0.4)  # shadow rays soften the terminator, samples mix at the rim
+    clear = (lit > 0.3) & (pictures.normals[0, 2] > 0.5)  # shadow rays soften the terminator, samples mix at the rim
     expected = 1.055 * (0.7 * lit[clear]) ** (1 / 2.4) - 0.055
     assert_close(pictures.rgba[0, 0][clear], expected, atol=0.02, rtol=0)
-    dark = (lit < -0.2) & (pictures.rgba[0, 3] == 1)
+    dark = (lit < -0.08) & (pictures.rgba[0, 3] == 1)
     assert pictures.rgba[0, 0][dark].max() < 0.05
 
 
