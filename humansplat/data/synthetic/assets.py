@@ -135,7 +135,7 @@ class AssetLibrary:
     def motions(self, split: Split) -> dict[str, Motion]:
         """Poses of a split by name."""
         files = self._of_split("poses", self._poses, split)
-        return {path.stem: self.cached(("bvh", path), lambda path=path: read_bvh(path)) for path in files}  # type: ignore[misc]
+        return {path.stem: self.cached(("bvh", path), lambda path=path: read_bvh(path)) for path in files}
 
     @cached_property
     def expressions(self) -> list[dict[str, float]]:
@@ -156,8 +156,8 @@ class AssetLibrary:
 
 def _read_texture(path: Path, size: int) -> UInt8[np.ndarray, "h w 4"]:
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGBA")
+        with Image.open(path) as file:
+            image = file.convert("RGBA")
             if max(image.size) > size:
                 scale = size / max(image.size)
                 image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BOX)

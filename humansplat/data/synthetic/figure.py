@@ -10,7 +10,6 @@ from humansplat.body.anny import AnnyBody
 from humansplat.body.parts import NUM_PARTS, makehuman_joint_part
 from humansplat.structures.body import PosedBody
 
-
 DUMMY_HEIGHT = 0.5
 """Phenotype of the dummy on which garments are cut: 1.84 m. All lengths in this package that speak of the mean adult
 are measured on it."""

@@ -1,4 +1,4 @@
-"""Cloth colours: palettes, procedural patterns drawn in the mean adult's space, and recoloured photographs of cloth."""
+"""Cloth colours: palettes, patterns drawn in the mean adult's space, and recoloured photographs of cloth."""
 
 import colorsys
 from collections.abc import Callable
@@ -171,8 +171,8 @@ def _striped(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.nd
 def _checked(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.ndarray:
     period, duty = rng.uniform(0.03, 0.15), rng.uniform(0.2, 0.55)
     along, around = surface.coordinates[:, 0], surface.coordinates[:, 1]
-    both = sum(_stripes(position, period, duty, rng.uniform()) for position in (along, around))
-    image = _mix(colors[0], colors[1], 0.5 * both)
+    rows, columns = (_stripes(position, period, duty, rng.uniform()) for position in (along, around))
+    image = _mix(colors[0], colors[1], 0.5 * (rows + columns))
     if rng.random() < 0.5:  # tartan: a thin third colour
         thin = np.maximum(*(_stripes(position, period, 0.06, rng.uniform()) for position in (along, around)))
         image = _mix(image, colors[2], 0.8 * thin)
@@ -210,7 +210,7 @@ def _flowered(surface: Canvas, colors: Colors, rng: np.random.Generator) -> np.n
     image = _plain(surface, colors, rng)
     petals, spread = int(rng.integers(3, 7)), rng.uniform(0.02, 0.05)
     low, high = surface.points.min(0), surface.points.max(0)
-    for spot in rng.uniform(low, high, (int(rng.integers(60, 200)), 3)):
+    for spot in rng.uniform(low, high, (int(rng.integers(40, 130)), 3)):
         near = surface.tree.query_ball_point(spot, 2 * spread)
         if near:
             x, y, z = (surface.points[near] - spot).T

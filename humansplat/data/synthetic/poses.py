@@ -223,7 +223,7 @@ def leg_rotations(
     level = (trunk @ swing @ bend).T @ turn(y=turned_out * 1.5)
     vector = Rotation.from_matrix(level).as_rotvec()
     length = np.linalg.norm(vector)
-    vector *= min(1.0, 0.75 / max(length, 1e-6))
+    vector *= min(1.0, 0.75 / max(float(length), 1e-6))
     foot = Rotation.from_rotvec(vector + 0.04 * rng.normal(size=3)).as_matrix()
     return {f"upperleg01.{side}": swing, f"lowerleg01.{side}": bend, f"foot.{side}": foot}
 
