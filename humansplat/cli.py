@@ -149,7 +149,7 @@ def render(
     cameras = turntable_cameras(scene, frames=count, size=size, elevation=math.radians(elevation))
     pictures = tqdm(render_frames(scene, cameras), "render", total=count, unit="frame")
     if is_video:
-        write_video(pictures, out, fps=FPS)
+        write_video(iter(pictures), out, fps=FPS)
     else:
         for index, picture in enumerate(pictures):
             write_png(to_bytes(picture.movedim(-1, 0)), out / f"{index:03d}.png")

@@ -33,6 +33,8 @@ OPACITY_MARGIN = 1e-6
 """Opacities are kept this far from 0 and 1, whose logits are infinite."""
 MIN_SCALE = 1e-9
 """Smallest scale that is written, metres; the logarithm of 0 is infinite."""
+_MAX_HEADER = 65_536
+"""A PLY header is looked for in so many bytes; a splat file's has a few thousand."""
 
 COMPRESSED = (".compressed.ply", ".ply_compressed")
 WRITABLE = (".ply", ".compressed.ply", ".spz")
@@ -86,6 +88,7 @@ def read_splats(path: Path) -> Gaussians:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
+        _check_header(path)
         data = _reader(path)(path)
     except ImportError as error:
         raise UserError(f"{path}: reading .sog needs the package imagecodecs; pip install imagecodecs") from error
@@ -99,6 +102,15 @@ def read_splats(path: Path) -> Gaussians:
 def _check_suffix(path: Path, suffixes: tuple[str, ...], verb: str) -> None:
     if not path.name.lower().endswith((*suffixes, *COMPRESSED)):
         raise UserError(f"{path}: splats are {verb} as {', '.join(suffixes)}, not as {path.suffix or 'no suffix'!r}")
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a PLY file whose header does not end: gsply would look for its end for ever."""
+    if path.name.lower().endswith((".ply", *COMPRESSED)):
+        with path.open("rb") as file:
+            start = file.read(_MAX_HEADER)
+        if not start.startswith(b"ply") or b"end_header" not in start:
+            raise ValueError("it has no PLY header")
 
 
 def _reader(path: Path) -> "Callable[[Path], GSData]":

@@ -114,7 +114,7 @@ def test_numbers_that_are_not_finite_are_refused(splats, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.ply", "a.spz", "a.sog"])
-@pytest.mark.parametrize("content", [b"", b"not splats at all", b"ply\nformat ascii 1.0\nend_header\n"])
+@pytest.mark.parametrize("content", [b"", b"ply\n", b"not splats at all", b"ply\nformat ascii 1.0\nend_header\n"])
 def test_files_that_are_not_splats_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):

@@ -1,0 +1,198 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from humansplat import Gaussians
+from humansplat.capture.capture import Capture
+from humansplat.capture.graph import graph_path
+from humansplat.errors import UserError
+from humansplat.geometry.projection import intrinsics, look_at, orbit, project
+from humansplat.io.body import read_body, write_body
+from humansplat.io.video import read_video
+from humansplat.pipelines.reconstruction import FILES, Reconstruction
+from humansplat.pipelines.reconstructor import Reconstructor, batched
+from humansplat.pipelines.report import Report
+from humansplat.render import render_gaussians
+from humansplat.structures import Cameras
+
+
+@pytest.fixture(scope="module")
+def body(tiny_reconstructor):
+    return tiny_reconstructor.body_model.pose({})
+
+
+@pytest.fixture(scope="module")
+def camera():
+    """Level, in front of the mean adult, who fills 0.85 of the picture."""
+    eye, target = torch.tensor([0.0, 0.85, 3.75]), torch.tensor([0.0, 0.85, 0.0])
+    view = look_at(eye, target, torch.tensor([0.0, 1.0, 0.0]))
+    return Cameras(viewmats=view, Ks=intrinsics(math.radians(30), 64, 64), width=64, height=64)
+
+
+@pytest.fixture(scope="module")
+def capture(body, camera):
+    """What the camera sees of splats on the body's skin."""
+    n = len(body.vertices)
+    skin = Gaussians(
+        means=body.vertices,
+        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(n, 4),
+        scales=torch.full((n, 3), 0.012),
+        opacities=torch.full((n,), 0.95),
+        colors=(body.canonical / 2 + 0.5).clamp(0, 1),
+    )
+    seen = render_gaussians(skin, camera.map(lambda tensor: tensor[None]))
+    return Capture(
+        image=seen.colors[0].movedim(-1, 0).clamp(0, 1),
+        mask=seen.alphas[0],
+        landmarks=torch.zeros(33, 2),
+        visibility=torch.ones(33),
+        world_landmarks=torch.zeros(33, 3),
+        crop_to_photo=torch.tensor([[2.0, 0.0, 10.0], [0.0, 2.0, 20.0]]),
+        score=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def person(tiny_reconstructor, capture, body, camera):
+    report = Report(photo="a.png", model="tiny", weights={}, device="cpu", views="none", seed=0)
+    with report.stage("reconstruct"):
+        splats = tiny_reconstructor.reconstruct(capture, body, camera)
+    return Reconstruction(
+        gaussians=splats,
+        body=body,
+        camera=camera,
+        photo_camera=Cameras(viewmats=camera.viewmats, Ks=camera.Ks, width=160, height=180),
+        image=capture.composited(),
+        mask=capture.mask,
+        report=report,
+    )
+
+
+def test_an_untrained_network_starts_at_the_person(person, capture, camera):
+    splats = person.gaussians
+    assert splats.num_splats > 1000
+    assert (splats.opacities >= 1 / 255).all()
+    low, high = splats.means.amin(dim=0), splats.means.amax(dim=0)
+    assert (low > torch.tensor([-1.3, -0.4, -0.9])).all()
+    assert (high < torch.tensor([1.3, 2.2, 0.9])).all()
+
+
+def test_the_networks_take_batches(tiny_reconstructor, capture, body, camera):
+    image = torch.cat([capture.image, capture.mask[None]])
+    cameras = orbit(camera, body.joints[0], torch.arange(4) * math.pi / 2)
+    one = batched(body)
+    alone = tiny_reconstructor.splats(image[None], cameras.map(lambda t: t[None]), one)
+    both = tiny_reconstructor.splats(
+        torch.stack([image, image]),
+        cameras.map(lambda t: torch.stack([t, t])),
+        type(body)(
+            vertices=body.vertices.expand(2, -1, -1),
+            joints=body.joints.expand(2, -1, -1),
+            canonical=body.canonical,
+            faces=body.faces,
+            parts=body.parts,
+        ),
+    )
+    assert not alone.means.requires_grad
+    torch.testing.assert_close(both[1].means, alone[0].means, atol=1e-4, rtol=1e-4)
+
+
+def test_pictures_of_another_size_are_refused(tiny_reconstructor, body, camera):
+    with pytest.raises(ValueError, match="take pictures of 64 x 64 px, got 32 x 32"):
+        tiny_reconstructor.splats(torch.zeros(1, 4, 32, 32), camera.map(lambda t: t[None, None]), batched(body))
+
+
+def test_all_files_are_saved(person, tmp_path):
+    (tmp_path / "mine.txt").write_text("kept")
+    person.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "mine.txt"])
+    assert Gaussians.load(tmp_path / "splats.ply").num_splats == person.gaussians.num_splats
+    assert sum(1 for _ in read_video(tmp_path / "turntable.mp4")) == 60
+    with Image.open(tmp_path / "preview.png") as preview:
+        assert preview.size == (5 * 64 + 4 * 4, 64)
+    again, camera = read_body(tmp_path / "body.npz")
+    torch.testing.assert_close(again.vertices, person.body.vertices)
+    assert (camera.width, camera.height) == (160, 180)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {"versions", "weights", "seed", "stages", "silhouette_iou", "warnings", "peak_memory_mib"} <= report.keys()
+    assert report["stages"].keys() == {"reconstruct", "save", "turntable"}
+    assert all(cost["seconds"] >= 0 and cost["peak_memory_mib"] > 50 for cost in report["stages"].values())
+
+
+def test_an_older_video_does_not_outlive_its_result(person, tmp_path):
+    (tmp_path / "turntable.mp4").write_bytes(b"of another result")
+    person.save(tmp_path, video=False)
+    assert not (tmp_path / "turntable.mp4").exists()
+
+
+def test_the_view_model_is_missed_by_name(tiny_reconstructor):
+    with pytest.raises(UserError, match="hold no view model"):
+        tiny_reconstructor("photo.jpg", views="diffusion")
+
+
+def test_a_gpu_that_is_not_there_is_refused(tiny_weights):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="needs an NVIDIA GPU"):
+        Reconstructor.from_pretrained(tiny_weights, "cuda")
+
+
+@pytest.fixture(scope="module")
+def example(tiny_reconstructor):
+    """The shipped example photo, reconstructed."""
+    photo = Path(__file__).parents[2] / "examples" / "person.png"
+    if not photo.is_file() or not graph_path().is_file():
+        pytest.skip("the example photo or the pose graph is missing; reconstructing any photo fetches the latter")
+    stages: list[str] = []
+    person = tiny_reconstructor(photo, progress=stages.append)
+    assert stages == ["capture", "body", "reconstruct"]
+    return photo, person
+
+
+def test_a_photo_becomes_a_person(example):
+    _, person = example
+    assert person.report.body_silhouette_iou > 0.6
+    assert person.report.landmark_error_fraction < 0.1
+    assert person.report.silhouette_iou > 0.4
+    assert person.report.photo == "person.png"
+    low, high = person.body.vertices.amin(dim=0), person.body.vertices.amax(dim=0)
+    assert low[1].item() == pytest.approx(0.0, abs=1e-4)
+    assert 1.0 < (high - low).amax() < 2.3
+
+
+def test_the_photo_camera_sees_the_person_in_the_photo(example):
+    photo, person = example
+    with Image.open(photo) as image:
+        assert image.size == (person.photo_camera.width, person.photo_camera.height)
+        mask = np.asarray(image.convert("RGBA"))[..., 3] > 127
+    xy, _ = project(person.body.vertices, person.photo_camera.viewmats, person.photo_camera.Ks)
+    if mask.all():
+        pytest.skip("the example photo has no alpha to compare with")
+    column, row = xy.long().unbind(-1)
+    inside = mask[row.clamp(0, mask.shape[0] - 1), column.clamp(0, mask.shape[1] - 1)]
+    assert inside.mean() > 0.8
+
+
+def test_a_saved_body_can_be_given_back(example, tiny_reconstructor, tmp_path):
+    photo, person = example
+    write_body(person.body, person.photo_camera, tmp_path / "body.npz")
+    again = tiny_reconstructor(photo, body=tmp_path / "body.npz")
+    torch.testing.assert_close(again.camera.Ks, person.camera.Ks, atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(
+        again.gaussians.means.mean(dim=0), person.gaussians.means.mean(dim=0), atol=1e-2, rtol=0
+    )
+    assert again.report.landmark_error_px is None
+    assert again.report.body_silhouette_iou == pytest.approx(person.report.body_silhouette_iou, abs=0.03)
+
+
+def test_a_body_of_another_photo_is_doubted(example, tiny_reconstructor, tmp_path):
+    photo, person = example
+    far = replace(person.body, vertices=person.body.vertices + 5.0)
+    again = tiny_reconstructor(photo, body=(far, person.photo_camera))
+    assert any("covers the person badly" in warning for warning in again.report.warnings)
