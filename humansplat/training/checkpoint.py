@@ -20,7 +20,7 @@ from humansplat.errors import UserError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MIB = 2**20
-PLAIN_FIELDS = ("step", "clock", "metrics", "best", "config")
+PLAIN_FIELDS = ("step", "minutes_used", "metrics", "best", "config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Checkpoint:
     """The optimizer's state by ``<kind>.<name>``; empty if it was not kept."""
     random: dict[str, Tensor]
     """States of random generators by ``<rank>.<name>``."""
-    clock: dict[str, float]
-    """``RunClock.state()``."""
+    minutes_used: float
+    """Training time so far."""
     metrics: dict[str, float]
     """Of the last validation."""
     best: float | None

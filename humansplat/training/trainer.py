@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
+from torch import Tensor, nn
 
 from humansplat.config import TrainConfig, as_plain, save_config
 from humansplat.errors import UserError
@@ -124,7 +124,7 @@ class Trainer(Generic[Pool, Batch]):
                 if self.step % self.config.log_every == 0 or ended:
                     minutes = minutes_before + (time.monotonic() - started) / 60
                     minutes, stopping = self._agree(minutes, stop.is_set())
-                    self.clock.read(self.step, minutes)
+                    self.clock.read(minutes)
                     self._report(meter, log)
                     finished = self.clock.is_over(self.step)
                     stopping = stopping or minutes >= stop_at
@@ -150,18 +150,22 @@ class Trainer(Generic[Pool, Batch]):
             progress, self.step, warmup_steps=optim.warmup_steps, final_fraction=optim.final_lr_fraction
         )
         set_learning_rate(self.optimizer, optim.lr * factor)
+        values: dict[str, Tensor] = {}
         for part in range(config.accumulate):
             last = part == config.accumulate - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(wrapped):
                 with self._autocast():
                     batch = self.task.sample(self.train_pool, config.batch_size, self.generator)
                     losses = self.task.training_loss(wrapped, batch, self.generator, self.step)
-                    total = torch.stack([v.float() for name, v in losses.items() if not name.startswith("_")]).sum()
+                total = torch.stack([v.float() for name, v in losses.items() if not name.startswith("_")]).sum()
                 (total / config.accumulate).backward()
+            for name, value in ({"total": total} | losses).items():
+                share = value.detach() / config.accumulate
+                values[name] = values[name] + share if name in values else share
         norm, bad = clipped_step(self.optimizer, optim.max_grad_norm)
         self.averages.update(self.step)
         self.step += 1
-        meter.add({"total": total} | losses | {"grad_norm": norm}, bad)
+        meter.add(values | {"grad_norm": norm}, bad)
 
     def _report(self, meter: LossMeter, log: RunLog) -> None:
         values = meter.read()
@@ -172,8 +176,8 @@ class Trainer(Generic[Pool, Batch]):
         if isinstance(self.train_pool, Sized):
             values["people"] = float(len(self.train_pool))
         log.scalars(self.step, "train", values)
-        left = (1 - self.clock.progress_read) / self.clock.rate if self.clock.rate > 0 else 0
-        log.progress(self.step, self.step + round(left), f"loss {values['total']:.4f} lr {lr:.1e}")
+        note = f"loss {values['total']:.4f} lr {lr:.1e}"
+        log.progress(self.step, self.clock.expected_steps(self.step), note)
         in_a_row = meter.bad_in_a_row
         if in_a_row >= self.config.optim.max_bad_steps:
             raise FloatingPointError(
@@ -253,7 +257,7 @@ class Trainer(Generic[Pool, Batch]):
             averages=self.averages.state_dict(),
             moments=moments(self.module, self.optimizer),
             random={name: state for states_of_rank in states for name, state in states_of_rank.items()},
-            clock=self.clock.state(),
+            minutes_used=self.clock.minutes_used,
             metrics=self.metrics,
             best=self.best,
             config=as_plain(self.config),
@@ -287,7 +291,7 @@ class Trainer(Generic[Pool, Batch]):
         self.averages.load_state_dict(checkpoint.averages)
         restore_moments(self.module, self.optimizer, checkpoint.moments)
         self.step = checkpoint.step
-        self.clock.restore(checkpoint.clock)
+        self.clock.read(checkpoint.minutes_used)
         self.best, self.metrics = checkpoint.best, checkpoint.metrics
         rank = self.accelerator.process_index
         if f"{rank}.batches" not in checkpoint.random:

@@ -69,6 +69,27 @@ class ToyTask:
         save_file(module.state_dict(), folder / "toy.safetensors")
 
 
+class OrderedTask(ToyTask):
+    """Pictures in a fixed order, shared by the processes, without noise and dropout: only arithmetic differs."""
+
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__()
+        self.next, self.stride = rank, world_size
+
+    def build_module(self) -> nn.Module:
+        return nn.Sequential(*[layer for layer in super().build_module() if not isinstance(layer, nn.Dropout)])
+
+    def sample(self, pool: ToyPool, batch_size: int, generator: torch.Generator) -> Tensor:
+        places = (self.next * batch_size + torch.arange(batch_size)) % len(pool)
+        self.next += self.stride
+        return pool.pictures[places]
+
+    def training_loss(
+        self, module: nn.Module, batch: Tensor, generator: torch.Generator, step: int
+    ) -> dict[str, Tensor]:
+        return {"squared": F.mse_loss(module(batch), batch)}
+
+
 def toy_config(output_dir: Path, **changes: object) -> TrainConfig:
     """A run of 40 steps that reads the clock every 5."""
     values: dict[str, object] = {
@@ -91,11 +112,14 @@ def toy_trainer(config: TrainConfig, task: ToyTask | None = None) -> Trainer:
 
 
 def main() -> None:
-    """``toy.py FOLDER NUM_STEPS``: a checkpoint at every reading, no validation."""
+    """``toy.py FOLDER NUM_STEPS [ordered]``: a checkpoint at every reading."""
     folder, num_steps = Path(sys.argv[1]), int(sys.argv[2])
     checkpoint = CheckpointConfig(every_minutes=1e-9)
-    config = toy_config(folder, num_steps=num_steps, validate_every=1000, checkpoint=checkpoint)
-    toy_trainer(config, ToyTask(tells=True)).run()
+    config = toy_config(folder, num_steps=num_steps, validate_every=1000, batch_size=4, checkpoint=checkpoint)
+    accelerator = Accelerator(cpu=True)
+    ordered = OrderedTask(accelerator.process_index, accelerator.num_processes)
+    task = ordered if sys.argv[3:] == ["ordered"] else ToyTask(tells=True)
+    toy_trainer(config, task).run()
 
 
 if __name__ == "__main__":
