@@ -147,12 +147,12 @@ def render(
     count = frames if frames is not None else FRAMES if is_video else 8
     scene = read_splats(splats).to(pick_device(device))
     cameras = turntable_cameras(scene, frames=count, size=size, elevation=math.radians(elevation))
-    pictures = tqdm(render_frames(scene, cameras), "render", total=count, unit="frame")
-    if is_video:
-        write_video(iter(pictures), out, fps=FPS)
-    else:
-        for index, picture in enumerate(pictures):
-            write_png(to_bytes(picture.movedim(-1, 0)), out / f"{index:03d}.png")
+    with tqdm(render_frames(scene, cameras), "render", total=count, unit="frame") as pictures:
+        if is_video:
+            write_video(iter(pictures), out, fps=FPS)
+        else:
+            for index, picture in enumerate(pictures):
+                write_png(to_bytes(picture.movedim(-1, 0)), out / f"{index:03d}.png")
     print(out)
     return OK
 

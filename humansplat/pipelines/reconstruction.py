@@ -57,8 +57,8 @@ class Reconstruction:
         """
         cameras = turntable_cameras(self.gaussians, frames=frames, size=size, start=azimuth_of(self.camera))
         pictures = render_frames(self.gaussians, cameras)
-        bar = tqdm(pictures, "turntable", total=frames, unit="frame", disable=not progress, leave=False)
-        write_video(iter(bar), Path(path), fps=fps)
+        with tqdm(pictures, "turntable", total=frames, unit="frame", disable=not progress, leave=False) as bar:
+            write_video(iter(bar), Path(path), fps=fps)
 
     def preview(self) -> Float[Tensor, "3 s w"]:
         """The photo's crop beside four views, 90 degrees apart."""
