@@ -19,7 +19,7 @@ from humansplat.capture.foreground import estimate_foreground
 from humansplat.capture.framing import missing_parts
 from humansplat.capture.graph import GRAPH_SIDE, PoseGraph, default_graph
 from humansplat.capture.landmarks import Person, find_people
-from humansplat.capture.mask import Matting, refine_mask, rembg_mask
+from humansplat.capture.mask import Matting, merged_logits, refine_mask, rembg_mask
 from humansplat.capture.photo import Photo, Picture, load_mask, load_photo
 from humansplat.capture.window import apply
 from humansplat.errors import UserError
@@ -94,7 +94,7 @@ def capture_person(
         warnings.append(f"{len(people)} people were found in {picture.name}; the largest was taken")
     box = mask_box(given) if given is not None else _coarse_box(people[0], picture)
     region = working_region(box, picture.width, picture.height, margin=_MARGIN, longest=_OVERSAMPLING * size)
-    alpha = cut_plane(given, region) if given is not None else _draw_mask(picture, people[0], region, matting)
+    alpha = cut_plane(given, region) if given is not None else _draw_mask(picture, people[0], region, matting, graph)
     if not (alpha >= 0.5).any():
         raise UserError(f"no clear outline of a person was found in {picture.name}; give a mask with --mask")
     _refuse_cut_person(missing_parts(people[0], alpha >= 0.5, region, pixels, graph), picture)
@@ -123,11 +123,11 @@ def _refuse_cut_person(missing: list[str], picture: Photo) -> None:
 
 
 def _draw_mask(
-    picture: Photo, person: Person, region: Region, matting: Matting
+    picture: Photo, person: Person, region: Region, matting: Matting, graph: PoseGraph
 ) -> Float[np.ndarray, "{region.height} {region.width}"]:
     image = cut_region(picture.pixels, region)
     if matting == "graph":
-        logits = person.logits_at(region.to_photo, region.width, region.height)
+        logits = merged_logits(picture.pixels, person, region, graph)
         return refine_mask(image, logits, person.window.side / GRAPH_SIDE / region.to_photo[0, 0])
     if matting == "rembg":
         return rembg_mask(image)

@@ -136,11 +136,20 @@ def find_people(pixels: UInt8[np.ndarray, "h w 3"], graph: PoseGraph) -> list[Pe
     return sorted(people, key=lambda person: -person.area)
 
 
-def look(pixels: UInt8[np.ndarray, "h w 3"], window: Window, graph: PoseGraph) -> Person:
-    """Run the graph on one window."""
+def look(pixels: UInt8[np.ndarray, "h w 3"], window: Window, graph: PoseGraph, *, mirrored: bool = False) -> Person:
+    """Run the graph on one window.
+
+    Args:
+        pixels: The photo.
+        window: Where to look.
+        graph: The loaded pose graph.
+        mirrored: Look at the mirrored window and turn the mask back; the landmarks stay the mirrored person's.
+    """
     square, to_photo = sample(pixels, window, GRAPH_SIDE)
-    output = graph(square)
-    return _person(output, window, to_photo)
+    if not mirrored:
+        return _person(graph(square), window, to_photo)
+    output = graph(square[:, ::-1])
+    return _person(replace(output, mask_logits=output.mask_logits[:, ::-1]), window, to_photo)
 
 
 def _person(output: GraphOutput, window: Window, to_photo: Float[np.ndarray, "2 3"]) -> Person:

@@ -1,25 +1,80 @@
 """The person's soft mask: from the pose graph and the picture's own edges, or from another matting model."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from humansplat.capture.graph import sigmoid
+from humansplat.capture.crop import Region
+from humansplat.capture.graph import GRAPH_SIDE, PoseGraph, sigmoid
+from humansplat.capture.landmarks import Person, look
 from humansplat.capture.matting import solve_alpha
+from humansplat.capture.window import rotation
 from humansplat.errors import UserError
 
 Matting = Literal["graph", "rembg"]
 """Who draws the mask."""
 
+# Log-odds beyond this are noise.
+_STRONGEST = 8.0
+# The windows on the upper and the lower half: their sides and offsets, as shares of the whole window's side.
+_HALVES_SIDE = 0.6
+_HALVES_OFFSET = 0.22
+_MIN_SCORE_OF_CLOSER_LOOKS = 0.9
+# Width of the fading rim, as a share of half the window.
+_RIM = 0.4
 # Half-width of the band along the outline that is solved against the picture, in pixels of the graph's mask.
 _BAND = 2.0
 _WIDEST_BAND = 6.0
 _UNSURE = (0.03, 0.97)
 # How much the graph's guess counts inside the band, against the matting term's unit weight.
 _PRIOR_WEIGHT = 1e-2
+
+
+def merged_logits(
+    pixels: UInt8[np.ndarray, "h w 3"], person: Person, region: Region, graph: PoseGraph
+) -> Float[np.ndarray, "{region.height} {region.width}"]:
+    """Merge what the graph says about the person at once, in a mirror, and about each half seen closer.
+
+    Args:
+        pixels: The photo.
+        person: As found.
+        region: Where the log-odds are wanted.
+        graph: The loaded pose graph.
+
+    Returns:
+        Log-odds of the person.
+    """
+    grid = (region.to_photo, region.width, region.height)
+    total = person.logits_at(*grid).clip(-_STRONGEST, _STRONGEST)
+    weight = np.ones_like(total)
+    window = person.window
+    # The long side of the body lies along the window's own vertical.
+    step = rotation(window.angle) @ np.array([0.0, _HALVES_OFFSET * window.side])
+    looks = [look(pixels, window, graph, mirrored=True)]
+    for sign in (-1.0, 1.0):
+        closer = replace(
+            window, x=window.x + sign * step[0], y=window.y + sign * step[1], side=_HALVES_SIDE * window.side
+        )
+        looks.append(look(pixels, closer, graph))
+    for seen in looks:
+        if seen.score < _MIN_SCORE_OF_CLOSER_LOOKS:
+            continue
+        # A window sees little of what it cuts, so its say fades towards its rim; the mirror shows the whole.
+        fade = 1.0 if seen is looks[0] else _fading(seen, *grid)
+        total += fade * seen.logits_at(*grid).clip(-_STRONGEST, _STRONGEST)
+        weight += fade
+    return total / weight
+
+
+def _fading(person: Person, to_photo: Float[np.ndarray, "2 3"], width: int, height: int) -> Float[np.ndarray, "a b"]:
+    """1 in the middle of a person's window, 0 at its rim and beyond."""
+    along = np.abs(np.linspace(-1.0, 1.0, GRAPH_SIDE, dtype=np.float32))
+    inside = np.maximum(along[:, None], along)
+    return replace(person, logits=((1.0 - inside) / _RIM).clip(0.0, 1.0)).logits_at(to_photo, width, height).clip(0.0)
 
 
 def refine_mask(
