@@ -112,7 +112,10 @@ def framed(
         shift = torch.cat([0.5 * (left + right) * distance, points.new_zeros(1)])
         target = target + shift @ viewmat[:3, :3]
         radius = float((points - target).norm(dim=-1).amax())
+        before, error = distance, float((left + right).abs().amax())
         distance = max(distance * float((right - left).amax()) * focal / (fill * size), 1.2 * radius)
+        if error < 1e-6 and abs(distance - before) < 1e-6 * distance:
+            break
     viewmat = look_at(target + distance * outward, target, up)
     return Cameras(viewmats=viewmat, Ks=K, width=size, height=size)
 

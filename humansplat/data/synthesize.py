@@ -32,14 +32,14 @@ from humansplat.data.format import (
     manifest_line,
     write_person,
 )
-from humansplat.data.rig import NUM_RIG_VIEWS, draw_rig
+from humansplat.data.rig import NUM_RIG_VIEWS, Role, draw_rig
 from humansplat.data.scan_file import scan_glb
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 from humansplat.render.lighting import Lighting, random_lighting
-from humansplat.render.meshes import render_meshes
+from humansplat.render.meshes import MeshImages, render_meshes
 from humansplat.render.shaded_mesh import ShadedMesh
-from humansplat.structures import PosedBody
+from humansplat.structures import Cameras, PosedBody
 
 logger = logging.getLogger(__name__)
 
@@ -202,24 +202,38 @@ def make_person(generate: PersonGenerator, task: Task, index: int, out: Path) ->
     points = np.concatenate([mesh.vertices[np.unique(mesh.faces)] for mesh in person.meshes])
     cameras, roles = draw_rig(points.astype(np.float64), rng, task.size, task.num_novel, task.num_closeups)
     pictures = render_meshes(person.meshes, cameras, lighting, samples=task.samples)
+    meta: dict[str, object] = {
+        "format": FORMAT_VERSION,
+        "source": "synthetic",
+        "split": task.split,
+        "index": index,
+        "seed": seed,
+        "lighting": _lighting_meta(lighting),
+        "person": person.meta,
+    }
+    scan = scan_glb(person.meshes) if task.scans else None
+    write_pictures(out / person_name(task.split, index), pictures, cameras, roles, person.body, meta, scan)
+
+
+def write_pictures(
+    folder: Path,
+    pictures: MeshImages,
+    cameras: Cameras,
+    roles: tuple[Role, ...],
+    body: PosedBody,
+    meta: dict[str, object],
+    scan: bytes | None = None,
+) -> None:
+    """Round pictures to 8 bits and write them with all that belongs to them; see ``write_person``."""
     record = PersonRecord(
         images=(pictures.rgba * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(),
         parts=pictures.parts.numpy(),
         cameras=cameras,
         roles=roles,
-        body=person.body,
-        meta={
-            "format": FORMAT_VERSION,
-            "source": "synthetic",
-            "split": task.split,
-            "index": index,
-            "seed": seed,
-            "lighting": _lighting_meta(lighting),
-            "person": person.meta,
-        },
+        body=body,
+        meta=meta,
     )
-    scan = scan_glb(person.meshes) if task.scans else None
-    write_person(out / person_name(task.split, index), record, scan)
+    write_person(folder, record, scan)
 
 
 def library_generator(assets: Path) -> PersonGenerator:

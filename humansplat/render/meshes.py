@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, Int32, UInt8
 from torch import Tensor
 
 from humansplat.render import mesh_kernels as kernels
@@ -64,12 +64,11 @@ def render_scene(scene: MeshScene, cameras: Cameras, *, samples: int = 2) -> Mes
     parts = np.zeros((count, height * width), np.uint8)
     depth = np.zeros((count, height * width), np.float32)
     normals = np.zeros((count, height * width, 3), np.float32)
-    viewmats = cameras.viewmats.detach().cpu().double().numpy()
-    Ks = cameras.Ks.detach().cpu().double().numpy()
     for index in range(count):
-        pixel_ids, directions = _primary_rays(scene, viewmats[index], Ks[index], width, height, samples)
-        center = -viewmats[index, :3, :3].T @ viewmats[index, :3, 3]
-        footprint = 1.0 / (0.5 * (Ks[index, 0, 0] + Ks[index, 1, 1]) * samples)
+        camera = cameras[index]
+        pixel_ids, directions = primary_rays(scene, camera, samples)
+        center = camera.centers.detach().cpu().numpy().astype(np.float32)
+        footprint = 2.0 / (float(camera.Ks[0, 0] + camera.Ks[1, 1]) * samples)
         step = max(RAYS_A_BATCH // samples**2, 1)
         for start in range(0, len(pixel_ids), step):
             chunk = slice(start * samples**2, (start + step) * samples**2)
@@ -91,11 +90,22 @@ def render_scene(scene: MeshScene, cameras: Cameras, *, samples: int = 2) -> Mes
     )
 
 
-def _primary_rays(
-    scene: MeshScene, viewmat: np.ndarray, K: np.ndarray, width: int, height: int, samples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels ``[n]`` of all tiles near the meshes, and ray directions ``[n * samples ** 2, 3]`` of unit depth."""
-    rotation = viewmat[:3, :3]
+def primary_rays(
+    scene: MeshScene, camera: Cameras, samples: int
+) -> tuple[Int32[np.ndarray, " p"], Float32[np.ndarray, "n 3"]]:
+    """Rays through the pixels near the meshes; the rest of the picture is empty without asking Embree.
+
+    Args:
+        scene: What to look at.
+        camera: Without batch axes.
+        samples: Rays along each side of a pixel.
+
+    Returns:
+        Numbers of the pixels (``row * width + column``), and for each pixel ``samples ** 2`` directions, one after
+        the other, world frame, of unit camera-frame depth.
+    """
+    viewmat, K = camera.viewmats.detach().cpu().double().numpy(), camera.Ks.detach().cpu().double().numpy()
+    width, height, rotation = camera.width, camera.height, viewmat[:3, :3]
     cam = scene.arrays.vertices @ rotation.T.astype(np.float32) + viewmat[:3, 3].astype(np.float32)
     depths = np.ascontiguousarray(cam[:, 2])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -122,11 +132,10 @@ def _trace(scene: MeshScene, center: np.ndarray, directions: np.ndarray, footpri
         label=np.zeros(count, np.uint8),
         normal=np.zeros((count, 3), np.float32),
     )
-    origin = center.astype(np.float32)
     rays = np.arange(count)
     for layer in range(MAX_LAYERS + 1):
         ahead = directions[rays] if layer else directions
-        starts = origin + state.reach[rays, None] * ahead
+        starts = center + state.reach[rays, None] * ahead
         hits = scene.embree.run(starts, ahead, output=True)
         goes_on = kernels.shade_hits(
             scene.arrays, scene.light, rays, hits["primID"], hits["u"], hits["v"], hits["tfar"], hits["Ng"],
