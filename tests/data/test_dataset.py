@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from humansplat.config import AugmentConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.errors import UserError
 
@@ -169,3 +170,20 @@ def test_folders_without_people_are_waited_for_only_on_demand(tmp_path, open_poo
     write_person(tmp_path, "p0", 0)
     waiting.join(20)
     assert len(pool) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_drawing_never_waits_for_the_device(root, open_pool):
+    pool = open_pool(root, device="cuda")
+    pool.load()
+    generator = torch.Generator("cuda").manual_seed(0)
+    config = AugmentConfig(mirror=0.5, gain=0.2, permute=0.5)
+    pool.sample(4, 3, generator, num_inputs=4, augment=config)  # the first call loads kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = pool.sample(4, 3, generator, num_inputs=4, augment=config)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert batch.targets.is_cuda
+    assert batch.targets.isfinite().all()

@@ -187,3 +187,23 @@ def test_what_cannot_be_resumed_is_refused(toy, tmp_path):
 
     with pytest.raises(UserError, match=r"2 unexpected: 4.bias, 4.weight; 4 of another shape: 0.bias"):
         toy.toy_trainer(replace(config, num_steps=50), Wider()).run(resume=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_step_never_waits_for_the_device(toy, tmp_path):
+    class Watched(toy.ToyTask):
+        """From the third step on, between two readings, whatever waits for the device is an error."""
+
+        def sample(self, pool, batch_size, generator):
+            torch.cuda.set_sync_debug_mode(
+                "error" if trainer.step % 5 not in (0, 4) and trainer.step > 5 else "default"
+            )
+            return super().sample(pool, batch_size, generator)
+
+    trainer = toy.toy_trainer(toy.toy_config(tmp_path, mixed_precision="bf16"), Watched(), cpu=False)
+    try:
+        assert trainer.run().finished
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert losses(tmp_path)[40] < losses(tmp_path)[5]

@@ -17,10 +17,10 @@ from humansplat.training.trainer import Trainer
 class ToyPool:
     """Pictures ``[n, 3, 16, 16]`` of a few random waves."""
 
-    def __init__(self, num_pictures: int, seed: int) -> None:
+    def __init__(self, num_pictures: int, seed: int, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(seed)
         coarse = torch.rand(num_pictures, 3, 3, 3, generator=generator)
-        self.pictures = F.interpolate(coarse, size=16, mode="bilinear", align_corners=True)
+        self.pictures = F.interpolate(coarse, size=16, mode="bilinear", align_corners=True).to(device)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -47,12 +47,12 @@ class ToyTask:
     def sample(self, pool: ToyPool, batch_size: int, generator: torch.Generator) -> Tensor:
         if self.tells:
             print("step", flush=True)
-        return pool.pictures[torch.randint(len(pool), (batch_size,), generator=generator)]
+        return pool.pictures[torch.randint(len(pool), (batch_size,), generator=generator, device=generator.device)]
 
     def training_loss(
         self, module: nn.Module, batch: Tensor, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
-        noise = 0.01 * torch.randn(batch.shape, generator=generator)
+        noise = 0.01 * torch.randn(batch.shape, generator=generator, device=generator.device)
         squared = F.mse_loss(module(batch + noise).float(), batch)
         if step in self.poison:
             squared = squared * float("nan")
@@ -107,8 +107,10 @@ def toy_config(output_dir: Path, **changes: object) -> TrainConfig:
     return TrainConfig(**(values | changes))  # type: ignore[arg-type]
 
 
-def toy_trainer(config: TrainConfig, task: ToyTask | None = None) -> Trainer:
-    return Trainer(config, task or ToyTask(), Accelerator(cpu=True), ToyPool(16, seed=1), ToyPool(8, seed=2))
+def toy_trainer(config: TrainConfig, task: ToyTask | None = None, *, cpu: bool = True) -> Trainer:
+    accelerator = Accelerator(cpu=cpu)
+    train_pool, validation_pool = (ToyPool(n, seed=n, device=accelerator.device) for n in (16, 8))
+    return Trainer(config, task or ToyTask(), accelerator, train_pool, validation_pool)
 
 
 def main() -> None:
