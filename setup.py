@@ -81,7 +81,7 @@ setup(
     packages=[*find_packages(include=["humansplat", "humansplat.*"]), *weight_packages()],
     package_dir={"humansplat.weights": "weights"},
     package_data={
-        "": ["py.typed", "*.npz", "*.json", "*.safetensors", "*.csv", "*.txt", "*.md", "*.yaml"],
+        "": ["py.typed", "*.npz", "*.json", "*.safetensors", "*.csv", "*.txt", "*.md", "*.yaml", "SHA256SUMS"],
     },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
