@@ -5,7 +5,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from humansplat.capture.carried import carried_things
 from humansplat.capture.crop import (
+    PERSON_SHARE,
     Box,
     Region,
     canonical_square,
@@ -18,10 +20,10 @@ from humansplat.capture.crop import (
 from humansplat.capture.foreground import estimate_foreground
 from humansplat.capture.framing import missing_parts
 from humansplat.capture.graph import GRAPH_SIDE, PoseGraph, default_graph
-from humansplat.capture.landmarks import Person, find_people
-from humansplat.capture.mask import Matting, merged_logits, refine_mask, rembg_mask
+from humansplat.capture.landmarks import LANDMARK_NAMES, Person, find_people
+from humansplat.capture.mask import Matting, merged_logits, refine_mask, rembg_mask, with_things
 from humansplat.capture.photo import Photo, Picture, load_mask, load_photo
-from humansplat.capture.window import apply
+from humansplat.capture.window import apply, invert
 from humansplat.errors import UserError
 from humansplat.structures import TensorStruct
 
@@ -29,6 +31,10 @@ from humansplat.structures import TensorStruct
 _OVERSAMPLING = 2.0
 # Around the coarse mask: room for hair, and for the background that the matting compares with.
 _MARGIN = 0.08
+_MARGIN_OF_CARRIED = 0.4
+_HANDS = [index for index, name in enumerate(LANDMARK_NAMES) if name.endswith(("wrist", "pinky", "index", "thumb"))]
+# Below this a warning says so, pixels of the photo.
+_SMALL_PERSON = 100
 # Side of the coarse mask of the whole picture, for measuring the person, pixels.
 _COARSE_SIDE = 512
 
@@ -65,6 +71,7 @@ def capture_person(
     *,
     size: int = 256,
     matting: Matting = "graph",
+    carried: bool = False,
     graph: PoseGraph | None = None,
 ) -> Capture:
     """Find the person of a photo, cut it out and centre it.
@@ -75,6 +82,7 @@ def capture_person(
         mask: The person's mask at the shape of the photo; wins over everything else.
         size: Side of the crop, pixels.
         matting: Who draws the mask when the photo brings none.
+        carried: Also cut out what the person holds (a bag, a ball); found before plain backgrounds only.
         graph: The loaded pose graph; by default the one of this process.
 
     Returns:
@@ -89,12 +97,17 @@ def capture_person(
     pixels = picture.pixels if given is None else _on_grey(picture.pixels, given)
     graph = graph or default_graph()
     people = find_people(pixels, graph)
-    warnings = []
-    if len(people) > 1 and given is None:
-        warnings.append(f"{len(people)} people were found in {picture.name}; the largest was taken")
     box = mask_box(given) if given is not None else _coarse_box(people[0], picture)
-    region = working_region(box, picture.width, picture.height, margin=_MARGIN, longest=_OVERSAMPLING * size)
-    alpha = cut_plane(given, region) if given is not None else _draw_mask(picture, people[0], region, matting, graph)
+    margin = _MARGIN_OF_CARRIED if carried else _MARGIN
+    region = working_region(box, picture.width, picture.height, margin=margin, longest=_OVERSAMPLING * size)
+    if given is not None:
+        alpha = cut_plane(given, region)
+    elif matting == "graph":
+        alpha = _draw_mask(picture, people, region, graph, carried=carried)
+    elif matting == "rembg":
+        alpha = rembg_mask(cut_region(picture.pixels, region))
+    else:
+        raise UserError(f"matting {matting!r} is not known; use 'graph' or 'rembg'")
     if not (alpha >= 0.5).any():
         raise UserError(f"no clear outline of a person was found in {picture.name}; give a mask with --mask")
     _refuse_cut_person(missing_parts(people[0], alpha >= 0.5, region, pixels, graph), picture)
@@ -104,13 +117,24 @@ def capture_person(
         colors = estimate_foreground(cut_region(picture.pixels, region), alpha)
     square = canonical_square(mask_box(alpha))
     crop_colors, crop_mask = cut_square(colors, alpha, square, size)
-    return _record(people[0], crop_colors, crop_mask, _square_to_photo(square, region, size), tuple(warnings))
+    crop_to_photo = _square_to_photo(square, region, size)
+    warnings = _warnings(picture, len(people) if given is None else 1, size * crop_to_photo[0, 0] * PERSON_SHARE)
+    return _record(people[0], crop_colors, crop_mask, crop_to_photo, warnings)
 
 
 def _on_grey(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The cut-out person on a plain background: what the pose graph reads best."""
-    mixed = pixels * alpha[..., None] + 200.0 * (1.0 - alpha[..., None])
+    mixed = pixels * alpha[..., None] + np.float32(200.0) * (1.0 - alpha[..., None])
     return mixed.astype(np.uint8)
+
+
+def _warnings(picture: Photo, num_people: int, person_px: float) -> tuple[str, ...]:
+    warnings = list(picture.warnings)
+    if num_people > 1:
+        warnings.append(f"{num_people} people were found in {picture.name}; the largest was taken")
+    if person_px < _SMALL_PERSON:
+        warnings.append(f"the person in {picture.name} is only {person_px:.0f} px tall; expect little detail")
+    return tuple(warnings)
 
 
 def _refuse_cut_person(missing: list[str], picture: Photo) -> None:
@@ -123,15 +147,20 @@ def _refuse_cut_person(missing: list[str], picture: Photo) -> None:
 
 
 def _draw_mask(
-    picture: Photo, person: Person, region: Region, matting: Matting, graph: PoseGraph
+    picture: Photo, people: list[Person], region: Region, graph: PoseGraph, *, carried: bool
 ) -> Float[np.ndarray, "{region.height} {region.width}"]:
+    """The mask of the first of ``people``, by the graph and the picture's edges."""
     image = cut_region(picture.pixels, region)
-    if matting == "graph":
-        logits = merged_logits(picture.pixels, person, region, graph)
-        return refine_mask(image, logits, person.window.side / GRAPH_SIDE / region.to_photo[0, 0])
-    if matting == "rembg":
-        return rembg_mask(image)
-    raise UserError(f"matting {matting!r} is not known; use 'graph' or 'rembg'")
+    person = people[0]
+    logits = merged_logits(picture.pixels, person, region, graph)
+    for other in people[1:]:
+        rival = other.logits_at(region.to_photo, region.width, region.height)
+        logits = np.where(rival > np.maximum(logits, 0.0), -rival, logits)
+    graph_pixel = person.window.side / GRAPH_SIDE / region.to_photo[0, 0]
+    if carried:
+        hands = apply(invert(region.to_photo), person.landmarks[_HANDS].astype(np.float64))
+        logits = with_things(logits, carried_things(image, logits > 0.0, hands), graph_pixel)
+    return refine_mask(image, logits, graph_pixel)
 
 
 def _straight_colors(

@@ -77,6 +77,20 @@ def _fading(person: Person, to_photo: Float[np.ndarray, "2 3"], width: int, heig
     return replace(person, logits=((1.0 - inside) / _RIM).clip(0.0, 1.0)).logits_at(to_photo, width, height).clip(0.0)
 
 
+def with_things(
+    logits: Float[np.ndarray, "h w"], things: Bool[np.ndarray, "h w"], graph_pixel: float
+) -> Float[np.ndarray, "h w"]:
+    """Add things to a person's log-odds, and close the gap that the graph leaves around the hand."""
+    if not things.any():
+        return logits
+    reach = max(1, round(2.0 * graph_pixel))
+    both = (logits > 0.0) | things
+    padded = np.pad(both, reach)
+    closed = ndimage.distance_transform_edt(ndimage.distance_transform_edt(~padded) <= reach) > reach
+    bridge = closed[reach:-reach, reach:-reach] & (ndimage.distance_transform_edt(~things) <= 2 * reach)
+    return np.where(things | bridge, np.maximum(logits, _STRONGEST), logits)
+
+
 def refine_mask(
     image: Float[np.ndarray, "h w 3"], logits: Float[np.ndarray, "h w"], graph_pixel: float
 ) -> Float[np.ndarray, "h w"]:

@@ -1,7 +1,6 @@
 """Load any photo as 8-bit sRGB pixels, with its alpha when it has one."""
 
 import io
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -12,8 +11,6 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from humansplat.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 MIN_SIDE = 128
 """Smaller photos are refused, pixels."""
@@ -32,6 +29,8 @@ class Photo:
     """In ``[0, 1]``; ``None`` for a picture without transparency."""
     name: str
     """What messages call it."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what could not be read."""
 
     @property
     def height(self) -> int:
@@ -154,8 +153,8 @@ def _from_image(image: Image.Image, name: str) -> Photo:
         upright = upright.convert({"LA": "L", "La": "L"}.get(upright.mode, "RGB"))
     if upright.mode[0] in "IF":
         upright = _eight_bits(upright)
-    upright = _to_srgb(upright, profile, name)
-    return Photo(pixels=np.array(upright), alpha=_real_alpha(alpha), name=name)
+    upright, warnings = _to_srgb(upright, profile, name)
+    return Photo(pixels=np.array(upright), alpha=_real_alpha(alpha), name=name, warnings=warnings)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -165,18 +164,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values / scale + 0.5).clip(0, 255).astype(np.uint8))
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
-    if profile and image.mode in ("RGB", "L", "CMYK"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            target = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError) as error:
-            logger.warning("%s: its colour profile cannot be used (%s); colours are read as sRGB", name, error)
-        else:
-            assert converted is not None  # it is only None in place
-            return converted
-    return image.convert("RGB")
+def _to_srgb(image: Image.Image, profile: bytes | None, name: str) -> tuple[Image.Image, tuple[str, ...]]:
+    """Convert to sRGB; a profile that cannot be used gives a warning."""
+    if not profile or image.mode not in ("RGB", "L", "CMYK"):
+        return image.convert("RGB"), ()
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        warning = f"the colour profile of {name} cannot be used ({error}); its colours are read as sRGB"
+        return image.convert("RGB"), (warning,)
+    assert converted is not None  # it is None only when Pillow converts in place
+    return converted, ()
 
 
 def _from_array(array: np.ndarray) -> Photo:

@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from humansplat.capture import capture_person
 from humansplat.capture.landmarks import LANDMARK_NAMES, find_people
@@ -148,6 +148,23 @@ def test_a_small_person_in_a_large_picture_is_found(graph):
     large = draw_person(1200, 800, scale=0.45, x=900, y=400)
     (person,) = find_people(np.asarray(large), graph)
     assert person.landmarks[0] == pytest.approx((900, 421), abs=12)
+
+
+def test_a_bag_is_part_of_the_person_when_asked_for(person_picture, graph):
+    picture = person_picture.copy()
+    ImageDraw.Draw(picture).rectangle([55, 300, 125, 400], fill=(190, 60, 40))
+    bare, carrying = (capture_person(picture, carried=carried, graph=graph) for carried in (False, True))
+    for capture, seen in ((bare, False), (carrying, True)):
+        linear, offset = capture.crop_to_photo[:, :2], capture.crop_to_photo[:, 2]
+        x, y = torch.linalg.solve(linear, torch.tensor([80.0, 370.0]) - offset).int().tolist()
+        assert (capture.mask[y, x] > 0.9) == seen
+
+
+def test_a_tiny_person_is_warned_about(person_picture, graph):
+    small = Image.new("RGB", (300, 300), (235, 238, 240))
+    small.paste(person_picture.resize((60, 90), Image.Resampling.BICUBIC), (120, 100))
+    (warning,) = capture_person(small, graph=graph).warnings
+    assert "px tall" in warning
 
 
 def test_a_matting_package_that_is_missing_is_named(person_picture, graph, monkeypatch):
