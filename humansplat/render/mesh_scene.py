@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from humansplat.render import mesh_kernels as kernels
 from humansplat.render.lighting import Lighting
@@ -51,8 +51,8 @@ class MeshScene:
         normals = np.concatenate([_normals(mesh) for mesh in meshes])
         uvs, uv_faces, density = _merge_uvs(meshes)
         texels, levels, num_levels = _merge_textures(meshes)
-        casting = np.concatenate([mesh.faces + s for mesh, s in zip(meshes, starts, strict=True) if mesh.casts_shadow])
-        occlusion, shadows = bake_visibility(vertices, normals, faces, casting.astype(np.int32), lighting)
+        casting = faces[np.repeat([mesh.casts_shadow for mesh in meshes], [len(mesh.faces) for mesh in meshes])]
+        occlusion, shadows = bake_visibility(vertices, normals, faces, casting, lighting)
         self.arrays = kernels.SceneArrays(
             faces=faces,
             face_piece=np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes]).astype(np.int32),
@@ -80,8 +80,8 @@ class MeshScene:
 def bake_visibility(
     vertices: Float32[np.ndarray, "v 3"],
     normals: Float32[np.ndarray, "v 3"],
-    faces: np.ndarray,
-    casting: np.ndarray,
+    faces: Int32[np.ndarray, "f 3"],
+    casting: Int32[np.ndarray, "g 3"],
     lighting: Lighting,
 ) -> tuple[Float32[np.ndarray, " v"], Float32[np.ndarray, "l v"]]:
     """Share of the surroundings, and of each lamp's disc, that each vertex sees.
@@ -101,6 +101,8 @@ def bake_visibility(
         return np.ones(len(vertices), np.float32), np.ones((num_lamps, len(vertices)), np.float32)
     blockers = EmbreeScene()
     TriangleMesh(blockers, vertices, casting)
+    kept, places = _weld(vertices, normals, faces)
+    vertices, normals, faces = vertices[kept], normals[kept], places[faces]
 
     rays = np.empty((len(vertices), OCCLUSION_RAYS, 3), np.float32)
     kernels.hemisphere_rays(normals, OCCLUSION_RAYS, rays)
@@ -124,7 +126,20 @@ def bake_visibility(
     for _ in range(FILL_ROUNDS):
         kernels.fill_from_neighbors(visibility, faces, trusted)
     smooth = kernels.smooth_over_faces(visibility, faces)
-    return np.ascontiguousarray(smooth[:, 0]), np.ascontiguousarray(smooth[:, 1:].T)
+    return np.ascontiguousarray(smooth[places, 0]), np.ascontiguousarray(smooth[places, 1:].T)
+
+
+def _weld(vertices: np.ndarray, normals: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices that faces use, one for each place and side; and for every vertex its place among those.
+
+    Else the two sides of a texture's seam would get different samples, and unused vertices rays.
+    """
+    used = np.unique(faces)
+    keys = np.concatenate([np.rint(1e5 * vertices[used]), np.rint(2 * normals[used])], axis=1).astype(np.int32)
+    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    places = np.zeros(len(vertices), np.int32)
+    places[used] = inverse.reshape(-1)
+    return used[first], places
 
 
 def _blocked(scene: EmbreeScene, origins: np.ndarray, directions: np.ndarray, reach: float) -> np.ndarray:

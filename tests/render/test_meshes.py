@@ -258,6 +258,25 @@ def test_things_cast_shadows_unless_told_not_to():
     assert_close(shadowed[SIZE // 2, 12:16], open_wall[SIZE // 2, 12:16], atol=1e-3, rtol=0)
 
 
+def test_cutting_a_mesh_along_a_seam_leaves_no_trace():
+    whole, light = sphere(), random_lighting(np.random.default_rng(1))
+    corners = np.arange(whole.faces.size).reshape(-1, 3)
+    normals = whole.vertices / 0.5
+    split = replace(whole, vertices=whole.vertices[whole.faces].reshape(-1, 3), faces=corners)
+    split = replace(split, normals=normals[whole.faces].reshape(-1, 3))
+    post = replace(quad(0.7, 0.2), vertices=quad(0.7, 0.2).vertices + [0.2, 0.1, 0.0])
+    cameras = cameras_at((0.4, 0.2, 3.0))
+    one = render_meshes([replace(whole, normals=normals), post], cameras, light)
+    other = render_meshes([split, post], cameras, light)
+    assert (one.rgba - other.rgba).abs().max() < 0.02
+
+
+def test_nothing_casting_shadows_leaves_the_light_open():
+    ghosts = [replace(mesh, casts_shadow=False) for mesh in (quad(0.2, 0.2), quad(0.0))]
+    rgba = render_meshes(ghosts, cameras_at((0.0, 0.0, 3.0)), flat_light(0.5)).rgba[0]
+    assert_close(rgba[0, rgba[3] == 1], torch.full((int((rgba[3] == 1).sum()),), srgb(0.5)), atol=2e-3, rtol=0)
+
+
 def test_gloss_adds_light_only_near_the_mirror_direction():
     light = lamp_light((0.0, 0.0, 1.0), 0.4)
     matt = render_meshes([sphere()], cameras_at((0.0, 0.0, 3.0)), light).rgba[0, 0]
