@@ -1,4 +1,8 @@
-"""How the CPU rasterizer lays projected splats out, and the kernel that sorts them into tiles."""
+"""How the CPU rasterizer lays projected splats out, and the kernel that sorts them into tiles.
+
+numba's cache on disk watches the file that a kernel stands in, not those that it imports: whoever changes a
+constant here removes ``__pycache__`` too.
+"""
 
 import math
 from typing import no_type_check
