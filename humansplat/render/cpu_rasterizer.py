@@ -40,7 +40,7 @@ def rasterize(
         Premultiplied colours, alphas, and the sum of depth times weight.
 
     Raises:
-        UserError: If a value of the splats is not finite, a quaternion is zero, or a camera asks for gradients.
+        UserError: If a value is not finite, a quaternion is zero, or a camera asks for gradients.
     """
     fields = [splats.means, splats.quats, splats.scales, splats.opacities, splats.colors]
     for name, field in zip(("means", "quats", "scales", "opacities", "colors"), fields, strict=True):
@@ -48,6 +48,8 @@ def rasterize(
             raise UserError(f"the splats' {name} hold values that are not finite; remove those splats first")
     if (splats.quats == 0).all(dim=-1).any():
         raise UserError("a quaternion of the splats is zero, which is no rotation; use (1, 0, 0, 0) for none")
+    if not (torch.isfinite(cameras.viewmats).all() and torch.isfinite(cameras.Ks).all()):
+        raise UserError("the cameras hold values that are not finite; check viewmats and Ks")
     if cameras.viewmats.requires_grad or cameras.Ks.requires_grad:
         raise UserError("the CPU rasterizer gives cameras no gradients; detach them or use backend='reference'")
     fields = [field.float().contiguous() for field in fields]

@@ -59,7 +59,7 @@ def render_gaussians(
     Raises:
         UserError: If the shapes do not fit together, ``near`` and ``far`` make no interval, the background is
             no colour, the backend does not fit the device, or (on the CPU, where looking is free) a value
-            of the splats is not finite or a quaternion is zero.
+            is not finite or a quaternion is zero.
 
     Example:
         >>> from humansplat.geometry.projection import intrinsics

@@ -242,6 +242,8 @@ def test_bad_cameras_are_refused() -> None:
         render_gaussians(single_splat(), Cameras(viewmats=good.viewmats, Ks=good.Ks, width=0, height=4))
     with pytest.raises(UserError, match="gives cameras no gradients"):
         render_gaussians(single_splat(), good.map(lambda tensor: tensor.clone().requires_grad_()))
+    with pytest.raises(UserError, match="cameras hold values"):
+        render_gaussians(single_splat(), good.map(lambda tensor: tensor / 0))
     object.__setattr__(good, "Ks", torch.eye(4)[None])
     with pytest.raises(UserError, match="shapes"):
         render_gaussians(single_splat(), good)
