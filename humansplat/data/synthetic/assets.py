@@ -143,6 +143,11 @@ class AssetLibrary:
         return [read_expression(path) for path in sorted((self.root / "expressions").glob("*.mhpose"))]
 
     @cached_property
+    def expression_names(self) -> list[str]:
+        """Their names, in the same order."""
+        return [path.stem for path in sorted((self.root / "expressions").glob("*.mhpose"))]
+
+    @cached_property
     def face_units(self) -> tuple[tuple[str, ...], Motion] | None:
         """Names of the face units and the motion with one frame for each, if the folder has them."""
         names, motion = self.root / "face-poseunits.json", self.root / "face-poseunits.bvh"

@@ -15,7 +15,7 @@ may be looser than what is worn over it."""
 def covered(
     points: Float[np.ndarray, "n 3"],
     outward: Float[np.ndarray, "n 3"],
-    outer: Sequence[tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]],
+    outer: Sequence[tuple[Float[np.ndarray, "_ 3"], Int[np.ndarray, "_ 3"]]],
     poke: float = POKE,
 ) -> Bool[np.ndarray, " n"]:
     """Mark the points that have a face of the outer surfaces just above, or just below, them.

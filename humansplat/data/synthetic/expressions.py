@@ -39,7 +39,7 @@ def draw_expression(library: AssetLibrary, rng: np.random.Generator) -> Expressi
         for k, joint in enumerate(motion.joint_names)
         if moving[k] and not joint.startswith(("neck", "head"))
     }
-    return Expression(rotations=rotations, name=f"{index}@{strength:.2f}")
+    return Expression(rotations=rotations, name=f"{library.expression_names[index]} {strength:.2f}")
 
 
 def _unit_vectors(rotations: Float[np.ndarray, "f j 3 3"]) -> Float[np.ndarray, "f j 3"]:

@@ -8,7 +8,6 @@ from jaxtyping import Float, Int, UInt8
 
 from humansplat.body.anny import AnnyBody
 from humansplat.body.parts import NUM_PARTS, makehuman_joint_part
-from humansplat.structures.body import PosedBody
 
 DUMMY_HEIGHT = 0.5
 """Phenotype of the dummy on which garments are cut: 1.84 m. All lengths in this package that speak of the mean adult
@@ -60,8 +59,6 @@ class Figure:
     """Base mesh at rest, metres."""
     transforms: Float[np.ndarray, "j 3 4"]
     """Rest -> world, for each joint."""
-    posed: PosedBody
-    """The same body as a record of the library."""
 
     def pose(self, points: Float[np.ndarray, "n 3"], weights: Float[np.ndarray, "n j"]) -> Float[np.ndarray, "n 3"]:
         """Carry points from the rest pose into the world by linear blend skinning."""

@@ -34,7 +34,7 @@ def paint_hair(
     *,
     on_scalp: float,
     on_jaw: float,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "s s 3"]:
     """Darken the skin where hair grows, so that no bare scalp shines through strands.
 
     Args:

@@ -27,6 +27,8 @@ class Layer:
     """Larger is further out; a layer hides what it covers of smaller ranks."""
     name: str
     """For the record of the person."""
+    asset: str = ""
+    """``clothes/<name>`` or ``hair/<name>`` when the piece comes from an asset that a split holds out."""
     alpha: AlphaMode = "opaque"
     """As in ``ShadedMesh``."""
     hides: bool = True

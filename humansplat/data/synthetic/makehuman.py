@@ -132,14 +132,14 @@ def read_obj(path: Path) -> ObjMesh:
                 for k in range(1, len(corners) - 1):
                     faces.append((places[0], places[k], places[k + 1]))
                     uv_faces.append((textured[0], textured[k], textured[k + 1]))
+        mesh = ObjMesh(
+            vertices=np.array(vertices, np.float32).reshape(-1, 3),
+            faces=np.array(faces, np.int64).reshape(-1, 3),
+            uvs=np.array(uvs, np.float32).reshape(-1, 2),
+            uv_faces=np.array(uv_faces, np.int64).reshape(-1, 3),
+        )
     except (ValueError, IndexError) as error:
         raise UserError(f"{path} is not a Wavefront mesh ({error}); unpack the MakeHuman assets again") from error
-    mesh = ObjMesh(
-        vertices=np.array(vertices, np.float32).reshape(-1, 3),
-        faces=np.array(faces, np.int64).reshape(-1, 3),
-        uvs=np.array(uvs, np.float32).reshape(-1, 2),
-        uv_faces=np.array(uv_faces, np.int64).reshape(-1, 3),
-    )
     if not len(mesh.faces) or mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise UserError(f"{path} has no usable faces; unpack the MakeHuman assets again")
     return mesh

@@ -1,5 +1,6 @@
 """One clothed, posed, textured person from a seed."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
     feminine = phenotypes["gender"] > 0.5
     skin_path = _draw_skin(assets, rng, split, feminine)
     skin, tone = appearance.skin_texture(assets.texture(skin_path), skin_path.parent.name, rng)
-    figure, pose_name, expression = _pose(assets, phenotypes, rng, split)
+    figure, posed, names = _pose(assets, phenotypes, rng, split)
 
     dresser = Dresser(library=assets, split=split, rest=figure.rest, rng=rng)
     surface = Surface(assets, figure.rest)
@@ -80,11 +81,15 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
         "phenotypes": {name: round(float(value), 4) for name, value in phenotypes.items()},
         "skin": skin_path.parent.name,
         "skin_tone": round(tone, 3),
-        "pose": pose_name,
-        "expression": expression,
+        **names,
         "layers": [layer.name for layer in layers],
+        "assets": sorted(
+            {f"skins/{skin_path.parent.name}"}
+            | {layer.asset for layer in layers if layer.asset}
+            | {f"poses/{name}" for name in re.split("[~+]", names["pose"]) if name in assets.motions(split)}
+        ),
     }
-    return SyntheticPerson(meshes=meshes, body=figure.posed, meta=meta)
+    return SyntheticPerson(meshes=meshes, body=posed, meta=meta)
 
 
 def draw_phenotypes(assets: AssetLibrary, rng: np.random.Generator) -> dict[str, float]:
@@ -115,7 +120,7 @@ def _draw_skin(assets: AssetLibrary, rng: np.random.Generator, split: Split, fem
 
 def _pose(
     assets: AssetLibrary, phenotypes: dict[str, float], rng: np.random.Generator, split: Split
-) -> tuple[Figure, str, str]:
+) -> tuple[Figure, PosedBody, dict[str, str]]:
     template = assets.template
     body = template.body
     rotations, name = draw_pose(template, assets.motions(split), rng, procedural=split == "train")
@@ -126,7 +131,7 @@ def _pose(
     shape = torch.tensor([phenotypes[key] for key in body.phenotype_names], dtype=torch.float32)
     rest, joints = rest_shape(body, shape)
     transforms = joint_transforms(joints, template.joint_parents, rotations)
-    figure = Figure(rest=rest, transforms=transforms, posed=None)  # type: ignore[arg-type]
+    figure = Figure(rest=rest, transforms=transforms)
     skin = figure.pose(rest[template.skin_ids], template.weights[template.skin_ids])
     # The root joint does not move under its own rotation, so it still stands at its rest place.
     shift = -np.array([joints[0, 0], skin[:, 1].min(), joints[0, 2]], np.float32)
@@ -137,7 +142,7 @@ def _pose(
             torch.from_numpy(Rotation.from_matrix(rotations).as_rotvec().astype(np.float32)),
             torch.from_numpy(joints[0] + shift),
         )
-    return Figure(rest=rest, transforms=transforms, posed=posed), name, expression.name
+    return Figure(rest=rest, transforms=transforms), posed, {"pose": name, "expression": expression.name}
 
 
 def _head(dresser: Dresser, surface: Surface, color: np.ndarray, *, feminine: bool, bald: bool) -> list[Layer]:
@@ -213,6 +218,7 @@ def _strands(
         texture=appearance.tint_hair(texture, color, dresser.rng),
         rank=rank,
         name=piece.asset,
+        asset=f"hair/{piece.asset}" if piece.role == "hair" else "",
         alpha="blend",
         hides=False,
         casts_shadow=casts_shadow,

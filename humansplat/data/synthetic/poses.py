@@ -40,6 +40,11 @@ def unit(x: float, y: float, z: float) -> Float[np.ndarray, " 3"]:
     return vector / np.linalg.norm(vector)
 
 
+def normalized(vector: Float[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
+    """A vector scaled to unit length."""
+    return vector / np.linalg.norm(vector)
+
+
 def aim(start: Float[np.ndarray, " 3"], end: Float[np.ndarray, " 3"], twist: float = 0.0) -> Float[np.ndarray, "3 3"]:
     """The smallest rotation that turns one unit vector into another, then ``twist`` radians about the latter."""
     axis = np.cross(start, end)
@@ -169,7 +174,8 @@ def arm_rotations(template: Template, limb: Limb, side: str, rng: np.random.Gene
         name: template.joints[template.joint(f"{name}.{side}")] for name in ("upperarm01", "lowerarm01", "wrist")
     }
     rest_upper, rest_fore = (
-        unit(*(joints[end] - joints[start])) for start, end in (("upperarm01", "lowerarm01"), ("lowerarm01", "wrist"))
+        normalized(joints[end] - joints[start])
+        for start, end in (("upperarm01", "lowerarm01"), ("lowerarm01", "wrist"))
     )
     raised = max(upper[1] + 0.3, 0.0) * mirror[0] * 0.5  # the shoulder goes up with a raised arm
     clavicle = turn(z=raised + 0.04 * rng.normal(), y=-0.15 * upper[2] * mirror[0] + 0.04 * rng.normal())
@@ -193,13 +199,13 @@ def finger_rotations(template: Template, side: str, rng: np.random.Generator) ->
         return template.joints[template.joint(f"{name}.{side}")].astype(np.float64)
 
     across = np.cross(place("finger2-1") - place("wrist"), place("finger5-1") - place("wrist"))
-    palm = unit(*across) * (1.0 if across[1] < 0 else -1.0)  # at rest the palms look down
+    palm = normalized(across) * (1.0 if across[1] < 0 else -1.0)  # at rest the palms look down
     curl = rng.beta(1.3, 2.0) * 1.4
     rotations: Rotations = {}
     for finger in range(1, 6):
         share = curl * (0.35 if finger == 1 else 1.0) * np.clip(rng.normal(1.0, 0.25), 0.2, 1.8)
-        along = unit(*(place(f"finger{finger}-2") - place(f"finger{finger}-1")))
-        axis = unit(*np.cross(along, palm))
+        along = normalized(place(f"finger{finger}-2") - place(f"finger{finger}-1"))
+        axis = normalized(np.cross(along, palm))
         spread = Rotation.from_rotvec(palm * 0.08 * rng.normal())
         for segment in range(1, 4):
             bend = Rotation.from_rotvec(axis * share * (0.8 if segment == 1 else 1.0))
@@ -217,8 +223,8 @@ def leg_rotations(
         template.joints[template.joint(f"{name}.{side}")] for name in ("upperleg01", "lowerleg01", "foot")
     )
     turned_out = rng.normal(0.12, 0.15) * mirror[0]
-    swing = trunk.T @ turn(y=turned_out) @ aim(unit(*(knee - hip)), turn(y=-turned_out) @ thigh)
-    bend = aim(unit(*(ankle - knee)), (trunk @ swing).T @ shank)
+    swing = trunk.T @ turn(y=turned_out) @ aim(normalized(knee - hip), turn(y=-turned_out) @ thigh)
+    bend = aim(normalized(ankle - knee), (trunk @ swing).T @ shank)
     # The sole stays level unless the shank lies too flat for an ankle.
     level = (trunk @ swing @ bend).T @ turn(y=turned_out * 1.5)
     vector = Rotation.from_matrix(level).as_rotvec()
@@ -316,7 +322,7 @@ def bends_legs(template: Template, transforms: Float[np.ndarray, "j 3 4"]) -> bo
     hanging = []
     for side in "LR":
         hip, knee = (template.joint(f"{name}.{side}") for name in ("upperleg02", "lowerleg01"))
-        thigh = unit(*(template.joints[knee] - template.joints[hip]))
+        thigh = normalized(template.joints[knee] - template.joints[hip])
         hanging.append(-(transforms[hip, :, :3] @ thigh)[1])
     return bool(min(hanging) < 0.75)
 

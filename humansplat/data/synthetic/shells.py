@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates
 
 from humansplat.data.synthetic import patterns
 from humansplat.data.synthetic.assets import AssetLibrary
-from humansplat.data.synthetic.cloth import Cloth, inflate, smooth_noise
+from humansplat.data.synthetic.cloth import Cloth, inflate, normals, smooth_noise
 from humansplat.data.synthetic.figure import Template
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.regions import Regions
@@ -70,14 +70,14 @@ class Surface:
             thickness: Distance from the skin, metres.
             smoothing: Steps of diffusion of the shape; more is looser.
         """
-        marked = Cloth(**{**vars(self.cloth), "uvs": np.column_stack([self.cloth.uvs, thickness])})
-        cloth = marked.select((inside[marked.faces] > -1e9).all(1)).clip(inside)
-        thickness = cloth.uvs[:, 2]
-        cloth = Cloth(**{**vars(cloth), "uvs": cloth.uvs[:, :2]})
+        cloth = self.cloth.clip(inside)
+        outward = normals(self.cloth.vertices, self.cloth.faces, self.cloth.weld)
+        lifted = self.cloth.moved(self.cloth.vertices + outward * thickness[:, None]).clip(inside)
+        lift = np.linalg.norm(lifted.vertices - cloth.vertices, axis=1)
         smoothed = cloth.smooth(cloth.vertices, smoothing, 0.6) if smoothing else cloth.vertices
         # Diffusion shrinks; what it takes away from the body's girth is given back by lifting.
         sunk = np.linalg.norm(smoothed - cloth.vertices, axis=1)
-        return inflate(cloth.moved(smoothed), thickness + 0.7 * np.minimum(sunk, 0.02))
+        return inflate(cloth.moved(smoothed), lift + 0.7 * np.minimum(sunk, 0.02))
 
 
 def skin_canvas(library: AssetLibrary) -> patterns.Canvas:

@@ -64,7 +64,8 @@ def dress(dresser: Dresser, surface: Surface, *, feminine: bool, bent: bool) -> 
         Layers, inner ones first.
     """
     if dresser.split != "train":
-        return [*_asset(dresser, "lower", LOWER), *_asset(dresser, "upper", UPPER), *_asset(dresser, "shoes", SHOES)]
+        lower = _asset(dresser, "lower", LOWER) or _asset(dresser, "full", FULL)
+        return [*lower, *_asset(dresser, "upper", UPPER), *_asset(dresser, "shoes", SHOES)]
     rng, library = dresser.rng, dresser.library
     layers: list[Layer] = []
     skirts = (0.35 if feminine else 0.03) * (0.2 if bent else 1.0)
@@ -80,7 +81,7 @@ def dress(dresser: Dresser, surface: Surface, *, feminine: bool, bent: bool) -> 
         elif rng.random() < 0.45:
             layers.append(draw_trousers(library, surface, rng, LOWER))
         else:
-            layers += _asset(dresser, "lower", LOWER)
+            layers += _asset(dresser, "lower", LOWER) or [draw_trousers(library, surface, rng, LOWER)]
         layers += _upper(dresser, surface, under=False)
         if rng.random() < 0.2:
             layers += draw_coat(library, surface, rng, COAT, long=bool(not bent and rng.random() < 0.5))
@@ -90,11 +91,11 @@ def dress(dresser: Dresser, surface: Surface, *, feminine: bool, bent: bool) -> 
 
 def _upper(dresser: Dresser, surface: Surface, *, under: bool) -> list[Layer]:
     """A top; some assets' tops are too short to be worn without the overalls that they belong to."""
-    if dresser.rng.random() < 0.5:
-        return [draw_top(dresser.library, surface, dresser.rng, UPPER)]
     pieces = dresser.library.pieces("upper", dresser.split)
+    if not pieces or dresser.rng.random() < 0.5:
+        return [draw_top(dresser.library, surface, dresser.rng, UPPER)]
     pieces = [piece for piece in pieces if under or piece.cloth.canonical[:, 1].min() < 1.05] or pieces
-    return [asset_layer(dresser, pieces[int(dresser.rng.integers(len(pieces)))], UPPER)] if pieces else []
+    return [asset_layer(dresser, pieces[int(dresser.rng.integers(len(pieces)))], UPPER)]
 
 
 def _asset(dresser: Dresser, role: Role, rank: int) -> list[Layer]:
@@ -120,6 +121,7 @@ def asset_layer(dresser: Dresser, piece: Piece, rank: int) -> Layer:
         texture=texture,
         rank=rank,
         name=f"{piece.asset}/{piece.role}{cuts} {colors}",
+        asset=f"clothes/{piece.asset}",
         specular=0.04 if leather else 0.03,
         roughness=float(rng.uniform(0.3, 0.8)) if leather else 0.85,
     )
