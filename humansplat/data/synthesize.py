@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Protocol
 
@@ -342,7 +343,9 @@ def _make_all(
             torch.set_num_threads(threads)
         return
     with _one_thread_a_process():
-        executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+        context = multiprocessing.get_context("spawn")
+        stop = context.Event()
+        executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(stop,))
         pending: deque[Future[str | None]] = deque()
         try:
             for index in indices:
@@ -353,6 +356,7 @@ def _make_all(
             while pending:
                 yield pending.popleft().result()
         finally:  # also when interrupted: the people at work are finished, the rest is not begun
+            stop.set()
             executor.shutdown(wait=True, cancel_futures=True)
 
 
@@ -371,12 +375,18 @@ def _one_thread_a_process() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
+_stop: list[Event] = []  # one element, in worker processes only
+
+
+def _start_worker(stop: Event) -> None:
+    _stop[:] = [stop]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a person begun is finished
     torch.set_num_threads(1)
 
 
 def _work(factory: GeneratorFactory, assets: Path, task: Task, index: int, out: Path) -> str | None:
+    if _stop[0].is_set():  # it was handed out already when the parent was interrupted
+        return None
     return _attempt(_loaded(factory, assets), task, index, out)
 
 
