@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from humansplat.body.anny import AnnyBody
 from humansplat.body.fit_freedoms import PoseSpace, all_freedoms, relaxed_hands
 from humansplat.body.fit_landmarks import BONES, LANDMARK_STD, balance_row, bone_matrix, detector_map
 from humansplat.body.fit_report import BodyFit, judged, world_frame
@@ -64,11 +65,11 @@ def fit_body(
         visibility: How sure each is to be seen, in ``[0, 1]``.
         world_landmarks: Metres, camera axes (x right, y down, z away); only their directions are used.
         mask: Soft mask over the canonical crop; its side gives the size of a pixel.
-        model: A body model whose skeleton has MakeHuman's joint names.
+        model: The default body; its skeleton's names are what the table of freedoms knows.
         settings: Defaults fit in a few seconds on two cores.
 
     Raises:
-        UserError: If the mask is empty or a landmark is not a number.
+        UserError: If the mask is empty, a landmark is not a number, or the model is another.
     """
     return BodyFitter(model, settings)(landmarks, visibility, world_landmarks, mask)
 
@@ -81,6 +82,10 @@ class BodyFitter:
     """Fits one body model to pictures; what depends only on the model is made once."""
 
     def __init__(self, model: BodyModel, settings: FitSettings | None = None) -> None:
+        if not isinstance(model, AnnyBody):
+            raise UserError(
+                f"a body can be fitted with the model 'anny' only, got {model.name!r}; pass body.npz instead"
+            )
         self.model, self.settings = model, settings or FitSettings()
         moving = {joint for freedom in all_freedoms() for joint, _ in freedom.shares}
         self.landmarks = detector_map(model)
@@ -127,7 +132,9 @@ class BodyFitter:
             steps = self.settings.contour_steps // 2
             state, cost = self._solve(self.contour_rig, evidence, state, steps, silhouette=silhouette)
         best = int((cost + penalty).argmin())
-        return self._report(state[best], landmarks, visibility, mask)
+        if kept[best] == len(direct):
+            visibility = swapped(visibility[:, None])[:, 0]
+        return self._report(state[best], evidence.points[best] * side, visibility, mask)
 
     def _start(self, worlds: list[Tensor], evidence: Evidence) -> "State":
         """Closed-form poses of the readings, placed where the landmarks are seen."""
