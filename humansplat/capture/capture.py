@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from humansplat.capture.background import background_difference, sure_background
 from humansplat.capture.carried import carried_things
 from humansplat.capture.crop import (
     PERSON_SHARE,
@@ -21,7 +22,7 @@ from humansplat.capture.foreground import estimate_foreground
 from humansplat.capture.framing import missing_parts
 from humansplat.capture.graph import GRAPH_SIDE, PoseGraph, default_graph
 from humansplat.capture.landmarks import LANDMARK_NAMES, Person, find_people
-from humansplat.capture.mask import Matting, merged_logits, refine_mask, rembg_mask, with_things
+from humansplat.capture.mask import Matting, keep_largest, merged_logits, refine_mask, rembg_mask, with_things
 from humansplat.capture.photo import Photo, Picture, load_mask, load_photo
 from humansplat.capture.window import apply, invert
 from humansplat.errors import UserError
@@ -157,10 +158,15 @@ def _draw_mask(
         rival = other.logits_at(region.to_photo, region.width, region.height)
         logits = np.where(rival > np.maximum(logits, 0.0), -rival, logits)
     graph_pixel = person.window.side / GRAPH_SIDE / region.to_photo[0, 0]
+    inside = keep_largest(logits > 0.0)
+    difference = background_difference(image, inside)
+    if difference is None:
+        return refine_mask(image, logits, graph_pixel)
+    background = sure_background(difference, inside, graph_pixel)
     if carried:
         hands = apply(invert(region.to_photo), person.landmarks[_HANDS].astype(np.float64))
-        logits = with_things(logits, carried_things(image, logits > 0.0, hands), graph_pixel)
-    return refine_mask(image, logits, graph_pixel)
+        logits = with_things(logits, carried_things(difference, inside, hands), graph_pixel)
+    return refine_mask(image, logits, graph_pixel, background)
 
 
 def _straight_colors(

@@ -32,6 +32,7 @@ _WIDEST_BAND = 6.0
 _UNSURE = (0.03, 0.97)
 # How much the graph's guess counts inside the band, against the matting term's unit weight.
 _PRIOR_WEIGHT = 1e-2
+_SURE_WEIGHT = 1.0
 
 
 def merged_logits(
@@ -92,7 +93,10 @@ def with_things(
 
 
 def refine_mask(
-    image: Float[np.ndarray, "h w 3"], logits: Float[np.ndarray, "h w"], graph_pixel: float
+    image: Float[np.ndarray, "h w 3"],
+    logits: Float[np.ndarray, "h w"],
+    graph_pixel: float,
+    background: Bool[np.ndarray, "h w"] | None = None,
 ) -> Float[np.ndarray, "h w"]:
     """Draw the soft edge of a coarse mask along the edges of the picture.
 
@@ -100,17 +104,23 @@ def refine_mask(
         image: sRGB in ``[0, 1]``.
         logits: Log-odds of the person at the same pixels, smooth.
         graph_pixel: How many of these pixels one pixel of the graph's mask is.
+        background: Pixels that are surely background, whatever the graph says.
 
     Returns:
         Alpha in ``[0, 1]``.
     """
     probability = sigmoid(logits)
+    if background is not None:
+        probability = np.where(background, 0.0, probability).astype(np.float32)
     inside = keep_largest(probability > 0.5)
     distance = np.where(inside, ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside))
     unsure = (probability > _UNSURE[0]) & (probability < _UNSURE[1]) & (distance < _WIDEST_BAND * graph_pixel)
     unknown = unsure | (distance < _BAND * graph_pixel)
     prior = np.where(unknown, probability, inside).astype(np.float32)
-    return solve_alpha(image, prior, unknown, np.full_like(prior, _PRIOR_WEIGHT))
+    weight = np.full_like(prior, _PRIOR_WEIGHT)
+    if background is not None:
+        weight[background] = _SURE_WEIGHT
+    return solve_alpha(image, prior, unknown, weight)
 
 
 def keep_largest(inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
