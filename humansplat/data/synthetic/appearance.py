@@ -14,7 +14,10 @@ SKIN_TONES = np.array(
 )
 """Mean sRGB of skin from very light to very dark."""
 
-ORIGIN_TONES = {"caucasian": (0.4, 3.2), "asian": (0.9, 4.0), "african": (4.0, 7.0), "": (0.4, 7.0)}
+BRIGHTEST = 0.8
+"""Linear reflectance that no skin exceeds."""
+
+ORIGIN_TONES = {"caucasian": (0.5, 3.2), "asian": (0.9, 4.0), "african": (4.0, 7.0), "": (0.5, 7.0)}
 """Range of plausible places in ``SKIN_TONES`` for the origin that a texture's name tells."""
 
 
@@ -40,7 +43,9 @@ def skin_texture(
     mean = np.median(image.reshape(-1, 3)[::7], axis=0)
     contrast = rng.uniform(0.75, 1.05)
     relative = (image / mean) ** contrast
-    moved = np.clip(relative * tone**2.2, 0, 1) ** (1 / 2.2)
+    reflected = relative * tone**2.2
+    strongest = reflected.max(-1, keepdims=True)
+    moved = (reflected / (1 + (strongest / BRIGHTEST) ** 4) ** 0.25) ** (1 / 2.2)  # bends before it burns out
     return (moved * 255).astype(np.uint8), float(place)
 
 

@@ -1,6 +1,7 @@
 """Which inner surface an outer one hides: found by Embree rays in the rest pose, where limbs are apart."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,13 +13,23 @@ POKE = 0.03
 may be looser than what is worn over it."""
 
 
-def covered(
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Coverage:
+    """What an outer surface does to points of an inner one."""
+
+    hidden: Bool[np.ndarray, " n"]
+    """Whether a face of the outer surface lies just above, or just below, the point."""
+    sunk: Float[np.ndarray, " n"]
+    """How far below the point the outer surface lies where the inner one has broken through it, else 0; metres."""
+
+
+def cover(
     points: Float[np.ndarray, "n 3"],
     outward: Float[np.ndarray, "n 3"],
     outer: Sequence[tuple[Float[np.ndarray, "_ 3"], Int[np.ndarray, "_ 3"]]],
     poke: float = POKE,
-) -> Bool[np.ndarray, " n"]:
-    """Mark the points that have a face of the outer surfaces just above, or just below, them.
+) -> Coverage:
+    """Look up and down from points of the inner surface for faces that look the same way.
 
     Args:
         points: Points of the inner surface at rest, metres.
@@ -27,7 +38,7 @@ def covered(
         poke: How deep an outer surface may have sunk, metres.
     """
     if not outer:
-        return np.zeros(len(points), bool)
+        return Coverage(hidden=np.zeros(len(points), bool), sunk=np.zeros(len(points), np.float32))
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
@@ -36,14 +47,16 @@ def covered(
     TriangleMesh(scene, corners)
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
-    def facing_hit(direction: np.ndarray, limit: float) -> np.ndarray:
+    def facing_hit(direction: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
         origins = np.ascontiguousarray(points - 1e-4 * direction, dtype=np.float32)
         hits = scene.run(origins, np.ascontiguousarray(direction, dtype=np.float32), query="INTERSECT", output=True)
         found = (hits["primID"] >= 0) & (hits["tfar"] < limit)
         facing = np.einsum("nc,nc->n", face_normals[np.maximum(hits["primID"], 0)], outward) > 0
-        return found & facing
+        return found & facing, hits["tfar"]
 
-    return facing_hit(outward, REACH) | facing_hit(-outward, poke)
+    above, _ = facing_hit(outward, REACH)
+    below, depth = facing_hit(-outward, poke)
+    return Coverage(hidden=above | below, sunk=np.where(below & ~above, depth, 0).astype(np.float32))
 
 
 def away_from_rim(

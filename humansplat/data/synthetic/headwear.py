@@ -62,7 +62,7 @@ def _strand_texture(
     head = canvas.points[:, 1] > 1.55
     stretch = np.array([1.0, 0.15 + 0.85 * curl, 0.4 + 0.6 * curl], np.float32)
     light = np.ones(len(canvas.points), np.float32)
-    light[head] += 0.55 * smooth_noise(canvas.points[head] * stretch, rng, 0.012 + 0.012 * curl)
+    light[head] += 0.35 * smooth_noise(canvas.points[head] * stretch, rng, 0.012 + 0.012 * curl)
     return canvas.finish(color * light[:, None])
 
 
@@ -96,7 +96,7 @@ def draw_hair_shell(
     field = field + 0.004 * smooth_noise(points, rng, 0.03)
     full = rng.uniform(low, high)
     rim = np.clip(field / (0.05 if kind == "afro" else 0.025), 0.15, 1) ** 0.6
-    thickness = full * rim * (1 + 0.3 * smooth_noise(points, rng, waves))
+    thickness = full * rim * (1 + 0.2 * smooth_noise(points, rng, waves))
     shell = surface.shell(field, np.maximum(thickness, 0.002), 4 if kind == "crop" else 25)
     texture = _strand_texture(library, color, rng, curl)
     layers = [Layer(cloth=shell, texture=texture, rank=rank, name=f"hair {kind}", roughness=0.6)]

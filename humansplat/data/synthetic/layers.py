@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from humansplat.data.synthetic.cloth import Cloth, normals
-from humansplat.data.synthetic.coverage import POKE, away_from_rim, covered
+from humansplat.data.synthetic.coverage import POKE, away_from_rim, cover
 from humansplat.data.synthetic.figure import Figure, Template
 from humansplat.render.shaded_mesh import AlphaMode, ShadedMesh
 
@@ -53,9 +53,10 @@ def dressed_mesh(layer: Layer, layers: Sequence[Layer], template: Template, figu
     outer = _outer(layers, layer.rank)
     if outer and layer.rank > 0:
         outward = normals(cloth.vertices, cloth.faces, cloth.weld)
-        hidden = covered(cloth.vertices, outward, outer, 2 * POKE)
-        vertices = np.where(hidden[:, None], vertices - SHRINK * outward, vertices)
-        visible = ~away_from_rim(hidden, cloth.faces, cloth.weld, rings=2)[cloth.faces].all(1)
+        coverage = cover(cloth.vertices, outward, outer, 2 * POKE)
+        sink = cloth.smooth(np.where(coverage.hidden, SHRINK + coverage.sunk, 0)[:, None], 2)
+        vertices = (vertices - sink * outward).astype(np.float32)
+        visible = ~away_from_rim(coverage.hidden, cloth.faces, cloth.weld, rings=2)[cloth.faces].all(1)
     if not visible.any():
         return None
     posed = figure.pose(vertices, cloth.weights)
@@ -82,9 +83,10 @@ def skin_mesh(
     weights = template.weights[template.skin_ids]
     whole = np.arange(len(rest))
     outward = normals(rest, template.skin_faces, whole)
-    hidden = covered(rest, outward, _outer(layers, -1))
-    posed = figure.pose(np.where(hidden[:, None], rest - SHRINK * outward, rest).astype(np.float32), weights)
-    visible = ~away_from_rim(hidden, template.skin_faces, whole, rings=2)[template.skin_faces].all(1)
+    coverage = cover(rest, outward, _outer(layers, -1))
+    sink = np.where(coverage.hidden, SHRINK + coverage.sunk, 0)[:, None]
+    posed = figure.pose((rest - sink * outward).astype(np.float32), weights)
+    visible = ~away_from_rim(coverage.hidden, template.skin_faces, whole, rings=2)[template.skin_faces].all(1)
     return ShadedMesh(
         vertices=posed,
         faces=template.skin_faces[visible],

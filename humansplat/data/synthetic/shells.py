@@ -300,13 +300,19 @@ def draw_coat(
     texture, colors = skin_pattern(library, np.random.default_rng(colors_seed))
     sleeve = float(rng.uniform(0.92, 1.02) if rng.random() < 0.8 else rng.uniform(0.0, 0.06))
     opening = bool(rng.random() < 0.65)
-    hem = 0.97 if long else float(rng.uniform(0.9, 1.02))
-    cloth, name = _top_cloth(surface, rng, hem=hem, sleeve=sleeve, loose=float(rng.uniform(0.6, 1.0)), opening=opening)
+    hem = 1.04 if long else float(rng.uniform(0.9, 1.02))
+    loose = float(rng.uniform(0.3, 0.7) if long else rng.uniform(0.6, 1.0))
+    cloth, name = _top_cloth(surface, rng, hem=hem, sleeve=sleeve, loose=loose, opening=opening)
     cloth = inflate(cloth, np.full(len(cloth.vertices), 0.012, np.float32))
     layers = [Layer(cloth=cloth, texture=texture, rank=rank, name=f"coat {name} {colors}")]
     if long:
         skirt, canvas = skirt_cloth(
-            surface, rng, waist=1.06, hem=float(rng.uniform(0.35, 0.8)), gap=0.5 if opening else 0.0, extra=0.025
+            surface,
+            rng,
+            waist=1.08,
+            hem=float(rng.uniform(0.35, 0.8)),
+            gap=0.5 if opening else 0.0,
+            extra=0.014 + 0.03 * loose,
         )
         same = np.random.default_rng(colors_seed)
         painted, _ = patterns.draw_pattern(canvas, same)

@@ -3,7 +3,7 @@ import pytest
 import trimesh
 
 from humansplat.data.synthetic.cloth import Cloth, inflate, normals, smooth_noise
-from humansplat.data.synthetic.coverage import away_from_rim, covered
+from humansplat.data.synthetic.coverage import away_from_rim, cover
 
 
 def sphere(radius: float = 1.0) -> Cloth:
@@ -96,14 +96,17 @@ def test_an_inner_ball_is_covered_by_an_outer_one_even_if_it_sank_a_little() -> 
     outward = inner.vertices.copy()
     for radius, expected in ((1.05, True), (0.98, True), (1.3, False), (0.9, False)):
         outer = sphere(radius)
-        assert covered(inner.vertices, outward, [(outer.vertices, outer.faces)]).all() == expected
-    assert not covered(inner.vertices, outward, []).any()
+        coverage = cover(inner.vertices, outward, [(outer.vertices, outer.faces)])
+        assert coverage.hidden.all() == expected
+        depth = 1 - radius if radius == 0.98 else 0
+        np.testing.assert_allclose(coverage.sunk, depth, atol=0.004)  # facets lie a little under their ball
+    assert not cover(inner.vertices, outward, []).hidden.any()
 
 
 def test_only_what_lies_under_the_hem_is_covered() -> None:
     inner, outer = sphere(1.0), sphere(1.05)
     outer = outer.clip(outer.canonical[:, 1])
-    mask = covered(inner.vertices, inner.vertices, [(outer.vertices, outer.faces)])
+    mask = cover(inner.vertices, inner.vertices, [(outer.vertices, outer.faces)]).hidden
     assert mask[inner.vertices[:, 1] > 0.1].all()
     assert not mask[inner.vertices[:, 1] < -0.1].any()
     smaller = away_from_rim(mask, inner.faces, inner.weld, rings=2)
