@@ -47,35 +47,36 @@ SPINE = tuple((f"spine0{i}", 0.2) for i in (5, 4, 3, 2, 1))
 NECK = (("neck01", 0.2), ("neck02", 0.2), ("neck03", 0.2), ("head", 0.4))
 
 # Limits: the ranges of motion of the American Academy of Orthopaedic Surgeons (Joint Motion, 1965), counted from the
-# rest pose, in which the arms hang 45 degrees off the body; widened by ten to twenty degrees at the shoulder, hip and
-# ankle, where the rig has one joint and the body several. Means and deviations: from the poses and walking and
-# dancing animations of MakeHuman, expressed in these angles, the deviations rounded upwards since those are few.
+# rest pose, in which the arms hang 45 degrees off the body, the elbows are bent by 41 and the knees by 8 degrees;
+# widened by ten to twenty degrees at the shoulder, hip and ankle, where the rig has one joint and the body several.
+# Means and deviations: of 300 poses that `humansplat synthesize` draws (MakeHuman's poses and animations, and people
+# who stand, walk, sit ...), expressed in these angles, both sides together.
 TRUNK = (
-    Freedom("spine_flexion", SPINE, "x", (-30, 75), 5, 16),
+    Freedom("spine_flexion", SPINE, "x", (-30, 75), 3, 12),
     Freedom("spine_tilt_left", SPINE, "-z", (-35, 35), 0, 10),
     Freedom("spine_turn_left", SPINE, "y", (-45, 45), 0, 14, twist=True),
-    Freedom("neck_flexion", NECK, "x", (-55, 50), 5, 18),
-    Freedom("neck_tilt_left", NECK, "-z", (-40, 40), 0, 10),
-    Freedom("neck_turn_left", NECK, "y", (-75, 75), 0, 22, twist=True),
+    Freedom("neck_flexion", NECK, "x", (-55, 50), 4, 12),
+    Freedom("neck_tilt_left", NECK, "-z", (-40, 40), 0, 7),
+    Freedom("neck_turn_left", NECK, "y", (-75, 75), 0, 19, twist=True),
 )
 
 LIMBS = (
-    Freedom("clavicle_raise", (("clavicle", 1.0),), "z", (-12, 40), 0, 9),
-    Freedom("clavicle_forward", (("clavicle", 1.0),), "-y", (-20, 25), 0, 8),
-    Freedom("arm_raise", (("upperarm01", 1.0),), "across", (-65, 130), -22, 45),
-    Freedom("arm_forward", (("upperarm01", 1.0),), "lift", (-60, 130), 12, 40),
-    Freedom("arm_twist", (("upperarm01", 0.5), ("upperarm02", 0.5)), "bone", (-90, 90), 0, 35, twist=True),
-    Freedom("elbow_flexion", (("lowerarm01", 1.0),), "lift", (-8, 145), 25, 40),
-    Freedom("forearm_twist", (("lowerarm02", 0.6), ("wrist", 0.4)), "bone", (-85, 85), 0, 35, twist=True),
+    Freedom("clavicle_raise", (("clavicle", 1.0),), "z", (-12, 40), 1, 8),
+    Freedom("clavicle_forward", (("clavicle", 1.0),), "-y", (-20, 25), -2, 8),
+    Freedom("arm_raise", (("upperarm01", 1.0),), "across", (-65, 130), -10, 27),
+    Freedom("arm_forward", (("upperarm01", 1.0),), "lift", (-60, 130), 4, 21),
+    Freedom("arm_twist", (("upperarm01", 0.5), ("upperarm02", 0.5)), "bone", (-100, 100), 14, 45, twist=True),
+    Freedom("elbow_flexion", (("lowerarm01", 1.0),), "lift", (-44, 105), -2, 38),
+    Freedom("forearm_twist", (("lowerarm02", 0.6), ("wrist", 0.4)), "bone", (-85, 85), 0, 30, twist=True),
     Freedom("wrist_flexion", (("wrist", 1.0),), "-across", (-65, 65), 0, 15),
     Freedom("wrist_deviation", (("wrist", 1.0),), "lift", (-30, 30), 0, 10),
-    Freedom("hip_flexion", (("upperleg01", 1.0),), "-x", (-35, 125), 8, 32),
-    Freedom("hip_abduction", (("upperleg01", 1.0),), "z", (-35, 60), 0, 16),
-    Freedom("hip_twist", (("upperleg01", 0.5), ("upperleg02", 0.5)), "-bone", (-45, 50), 5, 18, twist=True),
-    Freedom("knee_flexion", (("lowerleg01", 1.0),), "x", (-4, 145), 14, 35),
-    Freedom("ankle_flexion", (("foot", 1.0),), "-x", (-50, 30), 0, 14),
-    Freedom("ankle_tilt", (("foot", 1.0),), "z", (-25, 25), 0, 8),
-    Freedom("ankle_turn", (("foot", 1.0),), "y", (-25, 30), 0, 10),
+    Freedom("hip_flexion", (("upperleg01", 1.0),), "-x", (-35, 125), 5, 26),
+    Freedom("hip_abduction", (("upperleg01", 1.0),), "z", (-35, 60), 3, 11),
+    Freedom("hip_twist", (("upperleg01", 0.5), ("upperleg02", 0.5)), "-bone", (-45, 50), 9, 13, twist=True),
+    Freedom("knee_flexion", (("lowerleg01", 1.0),), "x", (-12, 137), 7, 26),
+    Freedom("ankle_flexion", (("foot", 1.0),), "-x", (-50, 30), 1, 13),
+    Freedom("ankle_tilt", (("foot", 1.0),), "z", (-25, 25), -1, 7),
+    Freedom("ankle_turn", (("foot", 1.0),), "y", (-25, 30), 2, 12),
 )
 
 LIMB_BONES = {  # first word of a freedom's first joint -> the joints its bone runs between

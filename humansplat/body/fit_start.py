@@ -137,7 +137,7 @@ def limb_angles(
 
     target = swing.mT @ lower
     bend = torch.arccos((rest_upper @ target).clamp(-1, 1)) - torch.arccos((rest_upper @ rest_lower).clamp(-1, 1))
-    angles[limb.hinge] = bend.clamp(min=0.0)
+    angles[limb.hinge] = torch.maximum(bend, space.lower[space.index[limb.hinge]])
     hinge = space.swing[joint_index(limb.joints[1])][:, space.index[limb.hinge]]
     bent = axis_angle_to_matrix(hinge * angles[limb.hinge]) @ rest_lower
     flat_bent, flat_target = (v - (v @ rest_upper) * rest_upper for v in (bent, target))
