@@ -91,7 +91,7 @@ def load_module(kind: type[M], folder: Path) -> M:
     module = kind.from_config(values)
     _check_keys(module, state, folder)
     module.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()}, strict=True)
-    return module.to(torch.float32).eval()
+    return module.eval()
 
 
 def write_checksums(folder: Path) -> Path:
