@@ -12,15 +12,15 @@ _PLAIN = 0.035
 # Things differ from the background by this much at least: more than soft shadows do.
 THING_DIFFERENCE = 0.12
 # Pixels this near to the background may be background.
-_ALIKE = 0.04
+_ALIKE = 0.05
 # Gaps between limbs lie this near to the outline of the graph's mask, in its pixels; what lies deeper is person.
 _GAP_DEPTH = 8.0
-_DEEP = 2.0
+_DEEP = 3.0
 # Area of the smallest gap, in pixels of the graph's mask.
 _SMALLEST_GAP = 0.3
 _SURROUNDINGS = 0.05
-_MAX_SHARE_ALIKE = 0.04
-_MIN_SHARE_DEEP = 0.15
+_MAX_SHARE_ALIKE = 0.05
+_MIN_SHARE_DEEP = 0.1
 
 
 def background_difference(
@@ -66,7 +66,7 @@ def sure_background(
     spread = _SURROUNDINGS * person_length(inside)
     # Of thin parts too little lies deep to tell their colour.
     all_deep = blurred(deep.astype(np.float32), spread)
-    clothed_alike = blurred((deep & (difference < 2.0 * _ALIKE)).astype(np.float32), spread) / (all_deep + 1e-3)
+    clothed_alike = blurred((deep & (difference < 1.3 * _ALIKE)).astype(np.float32), spread) / (all_deep + 1e-3)
     sure = alike & (depth < _GAP_DEPTH * graph_pixel)
     sure &= (clothed_alike < _MAX_SHARE_ALIKE) & (all_deep > _MIN_SHARE_DEEP)
     labels, count = ndimage.label(sure)
