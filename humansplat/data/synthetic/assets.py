@@ -81,7 +81,6 @@ class AssetLibrary:
         self._hair = self._files("hair", "*/*.mhclo")
         self._skins = self._files("skins", "*/*.mhmat")
         self._poses = self._files("poses", "*.bvh")
-        self._animations = sorted((self.root / "animations").glob("*.bvh"))
         self.template: Template = load_template(body or AnnyBody.load())
         self._cache: dict[tuple, object] = {}
 

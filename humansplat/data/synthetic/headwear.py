@@ -105,6 +105,19 @@ def draw_hair_shell(
     return layers
 
 
+def draw_beard(
+    library: AssetLibrary, surface: Surface, color: Float[np.ndarray, " 3"], rng: np.random.Generator, rank: int
+) -> Layer:
+    """A full beard as a shell on the jaw."""
+    points = surface.cloth.canonical
+    field = beard(points) + 0.002 * smooth_noise(points, rng, 0.03)
+    long = rng.uniform(0.003, 0.03) * np.clip((1.63 - points[:, 1]) / 0.03, 0.15, 1)
+    thickness = (0.003 + long) * np.clip(field / 0.01, 0.2, 1)
+    shell = surface.shell(field.astype(np.float32), thickness.astype(np.float32), 3)
+    texture = _strand_texture(library, color, rng, 0.6)
+    return Layer(cloth=shell, texture=texture, rank=rank, name="beard", hides=False, roughness=0.6)
+
+
 def _head_frame(surface: Surface) -> tuple[Float[np.ndarray, " 3"], float]:
     """Where the dummy's head origin lies on this person at rest, and how much larger the head is."""
     cloth = surface.cloth

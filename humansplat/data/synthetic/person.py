@@ -14,6 +14,7 @@ from humansplat.data.synthetic.cloth import Cloth, smooth_noise
 from humansplat.data.synthetic.expressions import draw_expression
 from humansplat.data.synthetic.figure import Figure, joint_transforms, rest_shape
 from humansplat.data.synthetic.headwear import (
+    draw_beard,
     draw_hair_shell,
     draw_hat,
     draw_scarf,
@@ -64,13 +65,15 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
     skin, tone = appearance.skin_texture(assets.texture(skin_path), skin_path.parent.name, rng)
     figure, posed, names = _pose(assets, phenotypes, rng, split)
 
-    dresser = Dresser(library=assets, split=split, rest=figure.rest, rng=rng)
+    dresser = Dresser(library=assets, split=split, rest=figure.rest, feminine=feminine, rng=rng)
     surface = Surface(assets, figure.rest)
-    layers = dress(dresser, surface, feminine=feminine, bent=bends_legs(assets.template, figure.transforms))
+    layers = dress(dresser, surface, bent=bends_legs(assets.template, figure.transforms))
     hair = appearance.hair_color(rng, tone, phenotypes["age"])
     bald = bool(not feminine and rng.random() < 0.05 + 0.2 * (phenotypes["age"] > 0.85))
     jaw = float(rng.uniform(0.1, 0.9)) if not feminine and rng.random() < 0.35 else 0.0
     skin = paint_hair(assets, skin, hair, on_scalp=0.0 if bald else 0.7, on_jaw=jaw)
+    if jaw > 0.5 and split == "train":
+        layers.append(draw_beard(assets, surface, 0.85 * hair, rng, HAIR))
     layers += _head(dresser, surface, hair, feminine=feminine, bald=bald)
     meshes = [skin_mesh(layers, assets.template, figure, skin)]
     for layer in layers:

@@ -13,13 +13,6 @@ from humansplat.data.synthetic.makehuman import Motion
 HOUSE_FROM_BVH = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32)
 """MakeHuman's poses are Z up and face -Y."""
 
-ANIMATION_JOINTS = {
-    "Spine1": "spine05", "Spine2": "spine03", "Spine3": "spine01", "Neck": "neck01", "Head": "head",
-    "Clavicle_": "clavicle.", "UpArm_": "upperarm01.", "LoArm_": "lowerarm01.", "Hand_": "wrist.",
-    "UpLeg_": "upperleg01.", "LoLeg_": "lowerleg01.", "Foot_": "foot.",
-}  # fmt: skip
-"""Joints of the animations' simpler skeleton, by the names of the full one; a trailing mark stands for L or R."""
-
 Rotations = dict[str, Float[np.ndarray, "3 3"]]
 """Rotation of each joint against its parent, house axes; joints left out stay at rest."""
 
@@ -27,11 +20,7 @@ Rotations = dict[str, Float[np.ndarray, "3 3"]]
 def motion_pose(motion: Motion, frame: int) -> Rotations:
     """One frame of a BVH motion in house axes, by MakeHuman joint name."""
     turned = HOUSE_FROM_BVH @ motion.rotations[frame] @ HOUSE_FROM_BVH.T
-    names = {**{name: name for name in motion.joint_names}}
-    for short, full in ANIMATION_JOINTS.items():
-        for side in ("L", "R") if short.endswith("_") else ("",):
-            names[short + side] = full + side
-    return {names[name]: turned[k] for k, name in enumerate(motion.joint_names)}
+    return dict(zip(motion.joint_names, turned, strict=True))
 
 
 def unit(x: float, y: float, z: float) -> Float[np.ndarray, " 3"]:

@@ -23,6 +23,8 @@ from humansplat.data.synthetic.textures import garment_texture
 
 SHOES, LOWER, UPPER, FULL, COAT, EXTRA = 10, 20, 30, 40, 50, 60
 """Ranks of layers, from the skin outwards."""
+MISFIT = 0.3
+"""How often, against others, an asset made for the other sex is worn."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +37,8 @@ class Dresser:
     """Which assets may be used."""
     rest: np.ndarray
     """Shaped base mesh at rest, ``[b, 3]``."""
+    feminine: bool
+    """Whether skirts, dresses and assets made for women are likely, and those made for men unlikely."""
     rng: np.random.Generator
     """Source of all choices."""
 
@@ -45,11 +49,18 @@ class Dresser:
 
     def pick(self, role: Role) -> Piece | None:
         """Draw an asset's piece that is worn in a place; ``None`` when the split has none."""
-        pieces = self.library.pieces(role, self.split)
-        return pieces[int(self.rng.integers(len(pieces)))] if pieces else None
+        return self.choose(self.library.pieces(role, self.split))
+
+    def choose(self, pieces: list[Piece]) -> Piece | None:
+        """Draw one of some pieces, rarely one made for the other sex."""
+        if not pieces:
+            return None
+        other = "male_" if self.feminine else "female_"
+        shares = np.array([MISFIT if piece.asset.startswith(other) else 1.0 for piece in pieces])
+        return pieces[int(self.rng.choice(len(pieces), p=shares / shares.sum()))]
 
 
-def dress(dresser: Dresser, surface: Surface, *, feminine: bool, bent: bool) -> list[Layer]:
+def dress(dresser: Dresser, surface: Surface, *, bent: bool) -> list[Layer]:
     """Draw an outfit.
 
     Validation people wear only held-out assets; procedural pieces have no identity to hold out and are for training.
@@ -57,7 +68,6 @@ def dress(dresser: Dresser, surface: Surface, *, feminine: bool, bent: bool) -> 
     Args:
         dresser: The person.
         surface: Their skin at rest.
-        feminine: Whether skirts and dresses are likely.
         bent: Whether the pose bends the hips too much for long skirts and coats.
 
     Returns:
@@ -68,7 +78,7 @@ def dress(dresser: Dresser, surface: Surface, *, feminine: bool, bent: bool) -> 
         return [*lower, *_asset(dresser, "upper", UPPER), *_asset(dresser, "shoes", SHOES)]
     rng, library = dresser.rng, dresser.library
     layers: list[Layer] = []
-    skirts = (0.35 if feminine else 0.03) * (0.2 if bent else 1.0)
+    skirts = (0.35 if dresser.feminine else 0.03) * (0.2 if bent else 1.0)
     overalls = dresser.pick("full") if rng.random() < 0.07 else None
     if overalls is not None:
         layers.append(asset_layer(dresser, overalls, FULL))
@@ -95,7 +105,8 @@ def _upper(dresser: Dresser, surface: Surface, *, under: bool) -> list[Layer]:
     if not pieces or dresser.rng.random() < 0.5:
         return [draw_top(dresser.library, surface, dresser.rng, UPPER)]
     pieces = [piece for piece in pieces if under or piece.cloth.canonical[:, 1].min() < 1.05] or pieces
-    return [asset_layer(dresser, pieces[int(dresser.rng.integers(len(pieces)))], UPPER)]
+    piece = dresser.choose(pieces)
+    return [asset_layer(dresser, piece, UPPER)] if piece is not None else []
 
 
 def _asset(dresser: Dresser, role: Role, rank: int) -> list[Layer]:
