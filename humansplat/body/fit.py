@@ -20,8 +20,8 @@ from humansplat.body.fit_rig import ReducedRig
 from humansplat.body.fit_silhouette import Silhouette, silhouette_from_mask
 from humansplat.body.fit_solver import minimise
 from humansplat.body.fit_start import (
+    camera_pitch,
     depth_reversed,
-    levelled,
     readings,
     start_angles,
     start_place,
@@ -116,7 +116,7 @@ class BodyFitter:
         check_inputs(landmarks, visibility, world_landmarks, mask)
         silhouette = silhouette_from_mask(mask)
         world = world_landmarks * world_landmarks.new_tensor([1.0, -1.0, -1.0])  # y up, z towards the camera
-        world = levelled(world, landmarks / side)
+        pitch, world = camera_pitch(world, landmarks / side)
         direct = [(landmarks, visibility, reading) for reading in readings(world)]
         twin = (swapped(landmarks), swapped(visibility[:, None])[:, 0], depth_reversed(world))
         seen = [evidence_from(points / side, visible, facts) for points, visible, facts in [direct[0], twin]]
@@ -124,17 +124,19 @@ class BodyFitter:
         penalty = torch.tensor([0.0] * len(direct) + [self.settings.twin_penalty])
 
         state = self._start([world for _, _, world in [*direct, twin]], evidence)
-        state, _ = self._solve(self.landmark_rig, evidence, state, self.settings.pose_steps // 2, point_scale=8.0)
-        state, cost = self._solve(self.landmark_rig, evidence, state, self.settings.pose_steps // 2)
+        state, _ = self._solve(
+            self.landmark_rig, evidence, state, pitch, self.settings.pose_steps // 2, point_scale=8.0
+        )
+        state, cost = self._solve(self.landmark_rig, evidence, state, pitch, self.settings.pose_steps // 2)
         kept = distinct_best(cost + penalty, state.angles, self.settings.num_kept)
         evidence, state, penalty = evidence[kept], state[kept], penalty[kept]
         for _ in range(2):
             steps = self.settings.contour_steps // 2
-            state, cost = self._solve(self.contour_rig, evidence, state, steps, silhouette=silhouette)
+            state, cost = self._solve(self.contour_rig, evidence, state, pitch, steps, silhouette=silhouette)
         best = int((cost + penalty).argmin())
         if kept[best] == len(direct):
             visibility = swapped(visibility[:, None])[:, 0]
-        return self._report(state[best], evidence.points[best] * side, visibility, mask)
+        return self._report(state[best], pitch, evidence.points[best] * side, visibility, mask)
 
     def _start(self, worlds: list[Tensor], evidence: Evidence) -> "State":
         """Closed-form poses of the readings, placed where the landmarks are seen."""
@@ -155,6 +157,7 @@ class BodyFitter:
         rig: ReducedRig,
         evidence: Evidence,
         state: "State",
+        pitch: Float[Tensor, ""],
         steps: int,
         point_scale: float = 4.0,
         silhouette: Silhouette | None = None,
@@ -163,7 +166,16 @@ class BodyFitter:
         prior = self.settings.shape
         free = torch.tensor([self.model.phenotype_names.index(name) for name in prior.free])
         problem = BodyProblem(
-            rig, self.space, self.landmark_weights, evidence, state.turns, state.phenotypes, free, prior, silhouette
+            rig,
+            self.space,
+            self.landmark_weights,
+            evidence,
+            state.turns,
+            state.phenotypes,
+            free,
+            prior,
+            pitch,
+            silhouette,
         )
         zeros = torch.zeros_like
         x = torch.cat([zeros(state.place), state.place, state.angles, zeros(state.phenotypes[:, free])], dim=1)
@@ -175,7 +187,12 @@ class BodyFitter:
         return State(turns=turns, place=place, angles=angles, phenotypes=phenotypes), cost
 
     def _report(
-        self, state: "State", landmarks: Float[Tensor, "33 2"], visibility: Float[Tensor, " 33"], mask: Tensor
+        self,
+        state: "State",
+        pitch: Float[Tensor, ""],
+        landmarks: Float[Tensor, "33 2"],
+        visibility: Float[Tensor, " 33"],
+        mask: Float[Tensor, "s s"],
     ) -> BodyFit:
         """Carry the result into the world frame and judge it there."""
         rotations = self.relaxed.clone()
@@ -184,7 +201,7 @@ class BodyFitter:
         rotations[0] = matrix_to_axis_angle(state.turns)
         translation = Unknowns.translation(state.place)
         parameters = {"phenotypes": state.phenotypes, "rotations": rotations, "translation": translation}
-        body, camera = world_frame(self.model, parameters, mask.shape[0])
+        body, camera = world_frame(self.model, parameters, pitch, mask.shape[0])
         return judged(body, camera, self.landmarks, landmarks, visibility, mask)
 
 

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.body.fit_silhouette import draw_silhouette, overlap
+from humansplat.body.fit_start import about_x
 from humansplat.body.fit_terms import CROP_FOV
 from humansplat.body.landmarks import LandmarkMap, landmark_points
 from humansplat.body.protocol import BodyModel
@@ -26,7 +27,7 @@ class BodyFit(TensorStruct):
     body: PosedBody
     """World frame: the torso faces +Z, the root joint stands over the origin, the lowest vertex at y = 0."""
     camera: Cameras
-    """The canonical crop camera, level, unbatched."""
+    """The canonical crop camera, unbatched; it looks down or up by at most ten degrees and does not roll."""
     landmarks: Float[Tensor, "33 2"]
     """The body's landmarks in the picture, crop pixels."""
     landmark_error_px: float
@@ -39,25 +40,30 @@ class BodyFit(TensorStruct):
     """What is wrong with the fit, one sentence each."""
 
 
-def world_frame(model: BodyModel, parameters: dict[str, Tensor], side: int) -> tuple[PosedBody, Cameras]:
+def world_frame(
+    model: BodyModel, parameters: dict[str, Tensor], pitch: Float[Tensor, ""], side: int
+) -> tuple[PosedBody, Cameras]:
     """Turn a body in front of the camera into the world frame, and the camera with it.
 
     Args:
         model: The whole body model.
         parameters: Of one body in the frame of the optimisation (x right, y up, z towards the camera at the origin).
+        pitch: How far the camera looks down, radians.
         side: Side of the crop, pixels.
 
     Returns:
         The body with its torso facing +Z, the root joint over the origin and the lowest vertex on the ground, and
-        the level camera that sees it as before.
+        the camera that sees it as before, without roll.
     """
     seen = model.pose(parameters)
-    yaw = torso_yaw(model, seen.joints)
-    facing = axis_angle_to_matrix(torch.stack([torch.zeros_like(yaw), yaw, torch.zeros_like(yaw)]))
+    tilt = about_x(pitch)
+    yaw = torso_yaw(model, seen.joints @ tilt)
+    facing = tilt @ axis_angle_to_matrix(torch.stack([torch.zeros_like(yaw), yaw, torch.zeros_like(yaw)]))
     rotations = parameters["rotations"].clone()
     rotations[0] = matrix_to_axis_angle(facing.mT @ axis_angle_to_matrix(rotations[0]))
-    origin = seen.joints[0].clone()
-    origin[1] = seen.vertices[:, 1].min()
+    ground = (seen.vertices @ facing)[:, 1].min()
+    up = facing[:, 1]
+    origin = seen.joints[0] + (ground - seen.joints[0] @ up) * up
     translation = facing.mT @ (parameters["translation"] - origin)
     body = model.pose({**parameters, "rotations": rotations, "translation": translation})
     # seen = facing @ world + origin, and the camera's axes are the frame's with y and z reversed.

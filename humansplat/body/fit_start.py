@@ -52,8 +52,10 @@ LIMBS = tuple(
     )
 )
 
-POSSIBLE_PITCH, SURE_LEAN = math.radians(20.0), math.radians(40.0)
-"""A lean along the line of sight up to the first is put down to the camera, from the second on to the person."""
+POSSIBLE_LEAN, SURE_LEAN = math.radians(20.0), math.radians(40.0)
+"""A lean along the line of sight up to the first is not believed to be the person's, from the second on it is."""
+PITCH_SHARE, MAX_PITCH = 0.8, math.radians(10.0)
+"""The camera's share of a lean, the rest being the detector's, and the most that a camera looks down."""
 
 
 def swapped(landmarks: Float[Tensor, "33 k"]) -> Float[Tensor, "33 k"]:
@@ -66,21 +68,31 @@ def depth_reversed(world: Float[Tensor, "33 3"]) -> Float[Tensor, "33 3"]:
     return swapped(world) * world.new_tensor([1.0, 1.0, -1.0])
 
 
-def levelled(world: Float[Tensor, "33 3"], points: Float[Tensor, "33 2"]) -> Float[Tensor, "33 3"]:
-    """World landmarks turned about the picture's horizontal axis until the person stands over the feet.
+def camera_pitch(world: Float[Tensor, "33 3"], points: Float[Tensor, "33 2"]) -> tuple[Tensor, Tensor]:
+    """How far the camera looks down, and the world landmarks of a person who stands upright before it.
 
-    Photographs are mostly taken from above the person's middle, and the detector itself leans; the canonical camera
-    is level, and people stand upright in front of it. A lean too large for that is part of the pose and is kept.
+    Photographs are mostly taken from above the person's middle: then the person leans towards the camera. A lean up
+    to what cameras do is the camera's; the detector leans too, so what is beyond that is taken out of the landmarks;
+    but a large lean is the person's own and is kept.
 
     Args:
         world: y up, z towards the camera.
         points: In the picture, fractions of the crop.
+
+    Returns:
+        The pitch, radians, positive for a camera that looks down, and the world landmarks.
     """
     weight = balance_row(points) @ world
     lean = torch.atan2(weight[2], weight[1])
-    kept = ((SURE_LEAN - lean.abs()) / (SURE_LEAN - POSSIBLE_PITCH)).clamp(0.0, 1.0)
-    turn = axis_angle_to_matrix(torch.stack([-lean * kept, torch.zeros_like(lean), torch.zeros_like(lean)]))
-    return world @ turn.mT
+    upright = ((SURE_LEAN - lean.abs()) / (SURE_LEAN - POSSIBLE_LEAN)).clamp(0.0, 1.0)
+    pitch = (PITCH_SHARE * lean * upright).clamp(-MAX_PITCH, MAX_PITCH)
+    turn = about_x(pitch - lean * upright)
+    return pitch, world @ turn.mT
+
+
+def about_x(angle: Float[Tensor, ""]) -> Float[Tensor, "3 3"]:
+    """Rotation about the picture's horizontal axis; a positive angle turns up towards the camera."""
+    return axis_angle_to_matrix(torch.stack([angle, torch.zeros_like(angle), torch.zeros_like(angle)]))
 
 
 def limb_flipped(world: Float[Tensor, "33 3"], limb: Limb, from_joint: int) -> Float[Tensor, "33 3"]:

@@ -116,6 +116,7 @@ class BodyProblem:
         phenotypes: Shape of every start about which it is linearised.
         free: Indices of the free phenotypes.
         prior: Shape prior.
+        pitch: How far the camera looks down, radians.
         silhouette: The mask's; ``None`` leaves it out.
     """
 
@@ -129,6 +130,7 @@ class BodyProblem:
         phenotypes: Float[Tensor, "h p"],
         free: Int[Tensor, " q"],
         prior: ShapePrior,
+        pitch: Float[Tensor, ""],
         silhouette: Silhouette | None = None,
     ) -> None:
         self.rig, self.space, self.landmarks, self.evidence = rig, space, landmarks, evidence
@@ -138,6 +140,8 @@ class BodyProblem:
         self.rest, self.rest_by_shape = rig.linearised(phenotypes, free)
         self.shape_mean, self.shape_std = torch.tensor(prior.mean), torch.tensor(prior.std)
         self.bones = bone_matrix()
+        level = torch.stack([torch.zeros_like(pitch), -pitch.sin(), pitch.cos()])  # horizontal, towards the camera
+        self.lean = level / BALANCE_STD
         self.num_outside = len(rig.weights) - landmarks.shape[1]
 
     def evaluate(
@@ -187,13 +191,13 @@ class BodyProblem:
         length = bones.norm(dim=-1, keepdim=True).clamp(min=1e-6)
         unit = bones / length
         along = (unit - seen.directions) / seen.direction_stds
-        lean = torch.einsum("hl,hla->ha", seen.balance, landmarks)[:, 2:] / BALANCE_STD
+        lean = torch.einsum("hl,hla,a->h", seen.balance, landmarks, self.lean)[:, None]
         if moved is None:
             return [(place.flatten(1), None), (along.flatten(1), None), (lean, None)]
         place_by = projection_rates(landmarks) @ moved / seen.point_stds[..., None, None]
         across = (torch.eye(3) - unit[..., :, None] * unit[..., None, :]) / length[..., None]
         along_by = across @ torch.einsum("bl,hlad->hbad", self.bones, moved) / seen.direction_stds[..., None]
-        lean_by = torch.einsum("hl,hlad->had", seen.balance, moved)[:, 2:] / BALANCE_STD
+        lean_by = torch.einsum("hl,hlad,a->hd", seen.balance, moved, self.lean)[:, None]
         return [
             (place.flatten(1), place_by.flatten(1, 2)),
             (along.flatten(1), along_by.flatten(1, 2)),

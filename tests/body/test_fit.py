@@ -10,7 +10,7 @@ from humansplat.body.fit import BodyFitter, fit_body
 from humansplat.body.fit_landmarks import MIRRORED_LANDMARKS
 from humansplat.body.fit_report import judged
 from humansplat.body.fit_silhouette import draw_silhouette
-from humansplat.body.fit_start import torso_orientation
+from humansplat.body.fit_start import about_x, camera_pitch, torso_orientation
 from humansplat.body.landmarks import landmark_points
 from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics, look_at, project
@@ -102,7 +102,10 @@ def test_a_person_is_found_again_from_the_front_and_from_behind(fitter, azimuth,
     vertices, root = fit.body.vertices, fit.body.joints[0]
     assert vertices[:, 1].min().abs() < 1e-4
     torch.testing.assert_close(root[[0, 2]], torch.zeros(2), atol=1e-5, rtol=0)
-    assert fit.camera.viewmats[:3, 1].tolist() == pytest.approx([0.0, -1.0, 0.0], abs=1e-5)  # level: up is up
+    right, down, forward = fit.camera.viewmats[:3, :3]
+    assert right[1].abs() < 1e-5  # no roll
+    assert forward[1].abs() <= math.sin(math.radians(10.0)) + 1e-5
+    assert down[1] < -0.9
     left = fit.body.joints[fitter.model.joint_names.index("upperleg01.L")]
     assert left[0] > 0.05  # the person's left is +X: the torso faces +Z
 
@@ -157,3 +160,23 @@ def test_the_torso_orientation_of_rest_landmarks_is_the_identity(fitter, body):
     turn = axis_angle_to_matrix(torch.tensor([0.2, 1.0, -0.3]))
     found = torso_orientation(points @ turn.mT) @ torso_orientation(points).mT
     torch.testing.assert_close(found, turn, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("pitch_deg", [-6.0, 0.0, 8.0])
+def test_a_person_who_leans_with_the_camera_stands_upright(body, fitter, pitch_deg):
+    points = landmark_points(body.pose({}), fitter.landmarks)
+    pitch = torch.tensor(math.radians(pitch_deg))
+    flat = torch.stack([0.5 + 0.3 * points[:, 0], 0.9 - 0.3 * points[:, 1]], dim=-1)
+    found, upright = camera_pitch(points @ about_x(pitch).mT, flat)
+    _, reference = camera_pitch(points, flat)
+    assert found.item() == pytest.approx(0.8 * pitch.item(), abs=math.radians(3.0))
+    torch.testing.assert_close(
+        upright @ about_x(found), reference @ about_x(camera_pitch(points, flat)[0]), atol=1e-3, rtol=0
+    )
+
+
+def test_a_body_that_lies_towards_the_camera_is_not_raised(body, fitter):
+    points = landmark_points(body.pose({}), fitter.landmarks) @ about_x(torch.tensor(1.2)).mT
+    pitch, world = camera_pitch(points, torch.full((33, 2), 0.5))
+    assert pitch == 0.0
+    torch.testing.assert_close(world, points)

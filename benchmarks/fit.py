@@ -1,0 +1,107 @@
+"""Judge body fits on people of a data set that `humansplat synthesize` wrote, whose bodies are known.
+
+python benchmarks/fit.py DATA [--limit 100] [--mirror]
+
+Landmarks and mask come from the capture of each person's first view, as for a photograph. Joint errors are distances of
+the main joints in the camera's axes with the root joints put together; the IoU is the fitted naked body's against the
+clothed silhouette; seconds are the fit's own.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from humansplat.body.anny import AnnyBody
+from humansplat.body.fit import BodyFitter
+from humansplat.body.fit_report import BodyFit
+from humansplat.capture.capture import capture_person
+from humansplat.data.format import read_manifest, read_person
+from humansplat.errors import UserError
+from humansplat.structures import Cameras, PosedBody
+
+TRUNK = ("root", "spine03", "spine01", "neck01", "head")
+LIMBS = ("clavicle", "upperarm01", "lowerarm01", "wrist", "finger3-1", "upperleg01", "lowerleg01", "foot", "toe2-1")
+
+
+def main_joints(names: tuple[str, ...]) -> list[int]:
+    """Indices of trunk and limb joints, one a joint of the anatomical kind."""
+    chosen = [*TRUNK, *(f"{limb}.{side}" for limb in LIMBS for side in "LR")]
+    return [names.index(name) for name in chosen]
+
+
+def joint_errors(fit: BodyFit, body: PosedBody, camera: Cameras, chosen: list[int], mirror: bool) -> np.ndarray:
+    """Distances in mm, camera's axes, roots together."""
+    found = fit.body.joints @ fit.camera.viewmats[:3, :3].mT
+    true = body.joints @ camera.viewmats[:3, :3].mT
+    if mirror:
+        true = true * torch.tensor([-1.0, 1.0, 1.0])
+    return 1000 * ((found - found[0]) - (true - true[0]))[chosen].norm(dim=-1).numpy()
+
+
+def mirrored_joints(names: tuple[str, ...]) -> list[int]:
+    """Index of each joint's counterpart on the other side."""
+    other = {"L": "R", "R": "L"}
+    return [names.index(n[:-1] + other[n[-1]]) if n.endswith((".L", ".R")) else i for i, n in enumerate(names)]
+
+
+def turned_degrees(fit: BodyFit, camera: Cameras, mirror: bool) -> float:
+    """Difference of the azimuths from which fit and truth are seen, 0 to 180."""
+    azimuths = [np.arctan2(float(c.centers[0]), float(c.centers[2])) for c in (fit.camera, camera)]
+    difference = azimuths[0] - (-azimuths[1] if mirror else azimuths[1])
+    return abs(float(np.degrees((difference + np.pi) % (2 * np.pi) - np.pi)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--mirror", action="store_true", help="mirror every picture, and the true body with it")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    model = AnnyBody.load()
+    fitter, template = BodyFitter(model), model.pose({})
+    chosen, swap = main_joints(model.joint_names), mirrored_joints(model.joint_names)
+    rows = []
+    for line in read_manifest(arguments.data)[: arguments.limit]:
+        folder = arguments.data / str(line["name"])
+        person = read_person(folder, template, views=[0])
+        picture = Image.open(folder / "images" / "000.png")
+        body, camera = person.body, person.cameras[0]
+        try:
+            seen = capture_person(ImageOps.mirror(picture) if arguments.mirror else picture)
+        except UserError as error:
+            print(f"{folder.name}: not captured: {error}")
+            continue
+        start = time.perf_counter()
+        fit = fitter(seen.landmarks, seen.visibility, seen.world_landmarks, seen.mask)
+        seconds = time.perf_counter() - start
+        if arguments.mirror:
+            body = PosedBody(**{**vars(body), "joints": body.joints[swap]})
+        errors = joint_errors(fit, body, camera, chosen, arguments.mirror)
+        turned = turned_degrees(fit, camera, arguments.mirror)
+        rows.append(
+            (errors.mean(), fit.silhouette_iou, fit.landmark_error_fraction, turned, seconds, bool(fit.warnings))
+        )
+        print(
+            f"{folder.name}: joints {rows[-1][0]:5.0f} mm  IoU {rows[-1][1]:.3f}  landmarks {rows[-1][2]:.1%}"
+            f"  azimuth off {turned:3.0f} deg  {seconds:.1f} s  {'warned' if fit.warnings else ''}",
+            flush=True,
+        )
+    table = np.array(rows, dtype=float)
+    quiet = table[table[:, 5] == 0]
+    for label, part in (("all", table), ("without a warning", quiet)):
+        print(
+            f"{label}: {len(part)} people; joint error mean {part[:, 0].mean():.1f}, "
+            f"median {np.median(part[:, 0]):.1f}, 90 % below {np.quantile(part[:, 0], 0.9):.1f} mm; "
+            f"IoU mean {part[:, 1].mean():.3f}, above 0.80 in {np.mean(part[:, 1] > 0.8):.0%}; "
+            f"front taken for back {np.mean(part[:, 3] > 90):.0%}; "
+            f"seconds median {np.median(part[:, 4]):.2f}, most {part[:, 4].max():.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
