@@ -62,7 +62,7 @@ def _strand_texture(
     head = canvas.points[:, 1] > 1.55
     stretch = np.array([1.0, 0.15 + 0.85 * curl, 0.4 + 0.6 * curl], np.float32)
     light = np.ones(len(canvas.points), np.float32)
-    light[head] += 0.35 * smooth_noise(canvas.points[head] * stretch, rng, 0.012 + 0.012 * curl)
+    light[head] += 0.25 * smooth_noise(canvas.points[head] * stretch, rng, 0.012 + 0.012 * curl)
     return canvas.finish(color * light[:, None])
 
 
