@@ -14,7 +14,7 @@ class PosedBody(TensorStruct):
     joints: Float[Tensor, "*batch j 3"]
     """World frame, metres; order of the model's skeleton."""
     canonical: Float[Tensor, "v 3"]
-    """The model's mean adult in its rest pose, metres: a name for every point of the skin, the same for every person."""
+    """The mean adult in the rest pose, metres: names each point of the skin, the same way for every person."""
     faces: Int[Tensor, "f 3"]
     """Vertex indices, counter-clockwise seen from outside."""
     parts: Int[Tensor, " v"]
