@@ -173,7 +173,7 @@ class TrainConfig:
     """Compile the module; the first step then takes a minute or two."""
     seed: int = 0
     init_from: Path | None = None
-    """Checkpoint whose averaged weights a fresh run starts from."""
+    """Run or checkpoint whose averaged weights a fresh run starts from, or a folder that ``save_pretrained`` wrote."""
     log_every: int = 20
     """Steps between readings of the losses, the clock and the stop signals."""
     validate_every: int = 1_000

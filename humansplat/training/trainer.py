@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from humansplat.config import TrainConfig, as_plain, save_config
@@ -41,6 +43,10 @@ from humansplat.training.task import Task
 Pool = TypeVar("Pool")
 Batch = TypeVar("Batch")
 logger = logging.getLogger(__name__)
+
+
+PRETRAINED = "diffusion_pytorch_model.safetensors"
+"""What diffusers' ``save_pretrained`` writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,12 +277,22 @@ class Trainer(Generic[Pool, Batch]):
         elif list_checkpoints(folder / "checkpoints"):
             raise UserError(f"{folder} holds a run already: resume it, or give another output_dir")
         elif self.config.init_from is not None:
-            self._load_weights(load_checkpoint(self.config.init_from), averaged=True)
+            self._load_initial(self.config.init_from)
             self.averages = AveragedWeights(self.module, self.config.optim.ema_decay)
         self.accelerator.wait_for_everyone()  # nobody may see the files of this run before having looked
         if self.accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
             save_config(self.config, folder / "config.yaml")
+
+    def _load_initial(self, folder: Path) -> None:
+        """Weights to start from: another run's averages, or a model as diffusers saves it."""
+        pretrained = folder / PRETRAINED
+        if not pretrained.is_file():
+            self._load_weights(load_checkpoint(folder), averaged=True)
+            return
+        state = load_file(pretrained)
+        check_fit(state, self.module, self.module.state_dict(), str(pretrained))
+        self.module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
 
     def _load_weights(self, checkpoint: Checkpoint, *, averaged: bool) -> None:
         what = f"the checkpoint of step {checkpoint.step}"

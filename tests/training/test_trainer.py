@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from humansplat.config import CheckpointConfig, OptimConfig, TrainConfig, load_config
 from humansplat.errors import UserError
@@ -171,6 +171,20 @@ def test_run_can_start_from_another_runs_averages(toy, tmp_path):
     config = toy.toy_config(tmp_path / "b", init_from=tmp_path / "a", validate_every=5, num_steps=6)
     toy.toy_trainer(config).run()
     assert losses(tmp_path / "b")[5] < 0.5 * losses(tmp_path / "a")[5]
+
+
+def test_run_can_start_from_a_saved_model_in_half_precision(toy, tmp_path):
+    toy.toy_trainer(toy.toy_config(tmp_path / "a")).run()
+    (tmp_path / "saved").mkdir()
+    state = load_checkpoint(tmp_path / "a").averages
+    halves = {name: tensor.half() for name, tensor in state.items()}
+    save_file(halves, tmp_path / "saved" / "diffusion_pytorch_model.safetensors")
+    config = toy.toy_config(tmp_path / "b", init_from=tmp_path / "saved", validate_every=5, num_steps=6)
+    toy.toy_trainer(config).run()
+    assert losses(tmp_path / "b")[5] < 0.5 * losses(tmp_path / "a")[5]
+    save_file({"other.weight": torch.zeros(1)}, tmp_path / "saved" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(UserError, match=r"1 unexpected: other.weight"):
+        toy.toy_trainer(toy.toy_config(tmp_path / "c", init_from=tmp_path / "saved")).run()
 
 
 def test_what_cannot_be_resumed_is_refused(toy, tmp_path):
