@@ -13,18 +13,20 @@ from torch import Tensor
 from humansplat.body.landmarks import LANDMARK_NAMES, LandmarkMap, landmark_map
 from humansplat.body.protocol import BodyModel
 
-# The detector sees shoulders 26 mm above the joint (half-way to the skin over it), hips 18 mm below theirs and
-# ankles 28 mm above: shares of the landmark's own point and of another.
+# The detector sees shoulders 30 mm above the joint (towards the skin over it), hips 24 mm below theirs, ankles 28 mm
+# above, elbows 17 mm up the arm and knees 18 mm down the leg: shares of the landmark's own point and of another.
 _ANNY_HABITS: dict[str, tuple[float, str | int]] = {
-    "leftShoulder": (0.5, 8220), "rightShoulder": (0.5, 1558),
-    "leftHip": (0.045, "lowerleg01.L"), "rightHip": (0.045, "lowerleg01.R"),
+    "leftShoulder": (0.6, 8220), "rightShoulder": (0.6, 1558),
+    "leftElbow": (0.06, "upperarm01.L"), "rightElbow": (0.06, "upperarm01.R"),
+    "leftHip": (0.06, "lowerleg01.L"), "rightHip": (0.06, "lowerleg01.R"),
+    "leftKnee": (0.045, "foot.L"), "rightKnee": (0.045, "foot.R"),
     "leftAnkle": (0.065, "lowerleg01.L"), "rightAnkle": (0.065, "lowerleg01.R"),
 }  # fmt: skip
 _HABITS = {"anny": _ANNY_HABITS}
 
 # Deviations in the picture, fractions of the crop, in MediaPipe's order.
 _FACE, _EARS, _SHOULDERS, _ELBOWS, _WRISTS, _HANDS, _HIPS, _KNEES, _ANKLES, _HEELS, _TOES = (
-    0.009, 0.012, 0.012, 0.015, 0.011, 0.016, 0.016, 0.014, 0.011, 0.013, 0.018,
+    0.009, 0.014, 0.011, 0.014, 0.010, 0.014, 0.013, 0.014, 0.010, 0.014, 0.017,
 )  # fmt: skip
 LANDMARK_STD = (
     *[_FACE] * 7, *[_EARS] * 2, *[_FACE] * 2, *[_SHOULDERS] * 2, *[_ELBOWS] * 2, *[_WRISTS] * 2, *[_HANDS] * 6,
@@ -51,12 +53,12 @@ class Bone:
 
 
 BONES = (
-    Bone((24,), (23,), 0.15, 0.18), Bone((12,), (11,), 0.15, 0.18), Bone((23, 24), (11, 12), 0.12, 0.18),
-    Bone((11,), (13,), 0.15, 0.28), Bone((13,), (15,), 0.15, 0.35), Bone((12,), (14,), 0.15, 0.28),
-    Bone((14,), (16,), 0.15, 0.35), Bone((23,), (25,), 0.15, 0.28), Bone((25,), (27,), 0.15, 0.28),
-    Bone((24,), (26,), 0.15, 0.28), Bone((26,), (28,), 0.15, 0.28), Bone((29,), (31,), 0.40, 0.50),
-    Bone((30,), (32,), 0.40, 0.50), Bone((15,), (17, 19), 0.30, 0.45), Bone((16,), (18, 20), 0.30, 0.45),
-    Bone((8,), (7,), 0.18, 0.22), Bone((7, 8), (0,), 0.25, 0.25),
+    Bone((24,), (23,), 0.15, 0.16), Bone((12,), (11,), 0.15, 0.16), Bone((23, 24), (11, 12), 0.12, 0.17),
+    Bone((11,), (13,), 0.15, 0.28), Bone((13,), (15,), 0.18, 0.34), Bone((12,), (14,), 0.15, 0.28),
+    Bone((14,), (16,), 0.18, 0.34), Bone((23,), (25,), 0.15, 0.21), Bone((25,), (27,), 0.15, 0.21),
+    Bone((24,), (26,), 0.15, 0.21), Bone((26,), (28,), 0.15, 0.21), Bone((29,), (31,), 0.40, 0.30),
+    Bone((30,), (32,), 0.40, 0.30), Bone((15,), (17, 19), 0.25, 0.35), Bone((16,), (18, 20), 0.25, 0.35),
+    Bone((8,), (7,), 0.15, 0.18), Bone((7, 8), (0,), 0.25, 0.20),
 )  # fmt: skip
 
 _WEIGHT = ((0.40, (23, 24)), (0.40, (11, 12)), (0.20, (7, 8)))
