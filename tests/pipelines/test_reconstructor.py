@@ -169,14 +169,12 @@ def test_a_photo_becomes_a_person(example):
 def test_the_photo_camera_sees_the_person_in_the_photo(example):
     photo, person = example
     with Image.open(photo) as image:
-        assert image.size == (person.photo_camera.width, person.photo_camera.height)
-        mask = np.asarray(image.convert("RGBA"))[..., 3] > 127
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert pixels.shape[1::-1] == (person.photo_camera.width, person.photo_camera.height)
+    shown = np.abs(pixels - pixels[:, :1]).max(axis=-1) > 40  # the wall has one colour a row
     xy, _ = project(person.body.vertices, person.photo_camera.viewmats, person.photo_camera.Ks)
-    if mask.all():
-        pytest.skip("the example photo has no alpha to compare with")
-    column, row = xy.long().unbind(-1)
-    inside = mask[row.clamp(0, mask.shape[0] - 1), column.clamp(0, mask.shape[1] - 1)]
-    assert inside.mean() > 0.8
+    column, row = xy.long().clamp(0, 639).unbind(-1)
+    assert shown[row, column].mean() > 0.8
 
 
 def test_a_saved_body_can_be_given_back(example, tiny_reconstructor, tmp_path):
