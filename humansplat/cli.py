@@ -126,7 +126,7 @@ def render(
     Args:
         splats: .ply, .compressed.ply, .spz or .sog; +Y is up.
         out: FILE.mp4 for a turntable, or a folder for pictures 000.png, 001.png, ...
-        frames: Number of views, evenly spread from +Z towards +X; 60 for a video, 8 for pictures.
+        frames: Number of views, evenly spread from +Z towards +X; 90 for a video, 8 for pictures.
         size: Side of the pictures, pixels.
         elevation: How far above the horizon the cameras are, degrees.
         device: auto takes an NVIDIA GPU where there is one.

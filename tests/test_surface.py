@@ -1,5 +1,6 @@
 """What users rely on: names, commands and their flags, and that asking for help is quick."""
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -81,3 +82,11 @@ def test_every_package_travels_in_the_wheel():
     """A folder with modules but without __init__.py would be left out by setuptools."""
     folders = {path.parent for path in (ROOT / "humansplat").rglob("*.py")}
     assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
+def test_links_between_the_pages_lead_somewhere():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "weights").rglob("*.md")]
+    assert len(pages) > 4
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"

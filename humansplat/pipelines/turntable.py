@@ -12,9 +12,9 @@ from humansplat.geometry.projection import intrinsics, look_at
 from humansplat.render import render_gaussians
 from humansplat.structures import Cameras, Gaussians
 
-FRAMES = 60
+FRAMES = 90
 SIZE = 512
-FPS = 20
+FPS = 30
 FOV = math.radians(30.0)
 FILL = 0.85
 """Largest share of the picture's side that the person takes."""

@@ -113,7 +113,7 @@ def test_all_files_are_saved(person, tmp_path):
     person.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "mine.txt"])
     assert Gaussians.load(tmp_path / "splats.ply").num_splats == person.gaussians.num_splats
-    assert sum(1 for _ in read_video(tmp_path / "turntable.mp4")) == 60
+    assert sum(1 for _ in read_video(tmp_path / "turntable.mp4")) == 90
     with Image.open(tmp_path / "preview.png") as preview:
         assert preview.size == (5 * 64 + 4 * 4, 64)
     again, camera = read_body(tmp_path / "body.npz")
