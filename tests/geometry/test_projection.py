@@ -102,9 +102,7 @@ class TestOrbit:
 
     def test_batched_cameras_orbit_each_their_own_axis(self, camera):
         centers = torch.tensor([[0.1, 0.9, 0.2], [1.0, 0.0, -1.0]])
-        both = Cameras(
-            viewmats=camera.viewmats.expand(2, 4, 4), Ks=camera.Ks.expand(2, 3, 3), width=64, height=64
-        )
+        both = Cameras(viewmats=camera.viewmats.expand(2, 4, 4), Ks=camera.Ks.expand(2, 3, 3), width=64, height=64)
         azimuths = torch.tensor([0.0, 1.0, 2.0])
         together = orbit(both, centers, azimuths)
         assert together.viewmats.shape == (2, 3, 4, 4)
