@@ -157,9 +157,8 @@ def export_golden(path: Path) -> None:
     ids = torch.arange(0, vertices.shape[1], 61)
     arrays = {"vertex_ids": ids, "phenotypes": phenotypes, "rotations": rotations, "translation": translation}
     arrays |= {"vertices": vertices[:, ids], "joints": joints}
-    np.savez_compressed(
-        path, **{k: v.numpy().astype(np.int32 if v.dtype == torch.int64 else np.float32) for k, v in arrays.items()}
-    )
+    packed = {k: v.numpy().astype(np.int32 if v.dtype == torch.int64 else np.float32) for k, v in arrays.items()}
+    np.savez_compressed(path, allow_pickle=False, **packed)
 
 
 if __name__ == "__main__":
