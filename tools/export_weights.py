@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     parser.add_argument("--reconstructor", type=Path, required=True, help="folder of the trained transformer")
     parser.add_argument("--image-size", type=int, default=256, help="side of the crop it was trained with, pixels")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; files of the same names are replaced")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; files of these names are replaced")
     arguments = parser.parse_args()
     try:
         export(arguments.vae, arguments.reconstructor, arguments.image_size, arguments.out)
