@@ -2,9 +2,9 @@
 
 python benchmarks/fit.py DATA [--limit 100] [--mirror]
 
-Landmarks and mask come from the capture of each person's first view, as for a photograph. Joint errors are distances of
-the main joints in the camera's axes with the root joints put together; the IoU is the fitted naked body's against the
-clothed silhouette; seconds are the fit's own.
+Landmarks and mask come from the capture of each person's first view, as for a photograph. Joint errors are distances
+of the main joints in the camera's axes with the root joints put together; the IoU is the fitted naked body's against
+the clothed silhouette; seconds are the fit's own.
 """
 
 import argparse

@@ -95,7 +95,7 @@ class ShapePrior:
     """A height of 0.37 is 1.70 m, and 0.06 are 65 mm."""
 
 
-BALANCE_STD = 0.07
+BALANCE_STD = 0.06
 """Metres along the line of sight between a standing person's weight and feet; across it the picture shows it."""
 BALANCE_SCALE = 3.0
 LIMIT_STD = math.radians(4.0)
