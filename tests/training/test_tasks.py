@@ -111,7 +111,7 @@ def train_steps(task, module, pool, steps: int, lr: float) -> list[float]:
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        totals.append(float(total))
+        totals.append(total.item())
     return totals
 
 
@@ -149,6 +149,16 @@ def test_only_the_chosen_bodies_are_perturbed(pool, tmp_path):
         error = (wrong.vertices - batch.body.vertices).norm(dim=-1).mean(dim=1)
         assert (error > 5e-3).all() if moved else (error < 1e-4).all()
         assert (error < 0.3).all()
+
+
+def test_penalties_are_there_when_they_weigh_something(pool, tmp_path):
+    build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
+    generator = torch.Generator().manual_seed(0)
+    for weight, names in ((0.0, set()), (0.1, {"spill", "opacity"})):
+        task = ReconstructionTask(tiny_config(tmp_path, spill_weight=weight, opacity_weight=weight))
+        terms = task.training_loss(task.build_module(), task.sample(pool, 2, generator), generator, 0)
+        assert terms.keys() - {"squared", "absolute", "mask", "ssim", "_psnr"} == names
+        assert all(value.isfinite() for value in terms.values())
 
 
 def test_sample_sheet_shows_photo_targets_and_renders(task, pool):
