@@ -48,7 +48,7 @@ def test_step_is_that_of_plain_adamw():
         backward(reference)
         expected = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
         plain.step()
-        torch.testing.assert_close(norm, expected)
+        torch.testing.assert_close(norm, expected, rtol=1e-5, atol=0)  # float32 sums in another order
     for one, other in zip(module.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
