@@ -61,7 +61,6 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--mirror", action="store_true", help="mirror every picture, and the true body with it")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
     model = AnnyBody.load()
     fitter, template = BodyFitter(model), model.pose({})
     chosen, swap = main_joints(model.joint_names), mirrored_joints(model.joint_names)

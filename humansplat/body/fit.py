@@ -5,6 +5,8 @@ landmarks and limb directions alone, then, for the best few, with the silhouette
 through the canonical crop (angle of view 30 degrees), which leaves the scale open; the prior on height closes it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -112,6 +114,16 @@ class BodyFitter:
         mask: Float[Tensor, "s s"],
     ) -> BodyFit:
         """Fit; see ``fit_body``."""
+        with one_thread():
+            return self._fit(landmarks, visibility, world_landmarks, mask)
+
+    def _fit(
+        self,
+        landmarks: Float[Tensor, "33 2"],
+        visibility: Float[Tensor, " 33"],
+        world_landmarks: Float[Tensor, "33 3"],
+        mask: Float[Tensor, "s s"],
+    ) -> BodyFit:
         side = mask.shape[0]
         check_inputs(landmarks, visibility, world_landmarks, mask)
         silhouette = silhouette_from_mask(mask)
@@ -214,6 +226,20 @@ class State(TensorStruct):
     """See ``Unknowns``."""
     angles: Float[Tensor, "*h d"]
     phenotypes: Float[Tensor, "*h p"]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread for a while: a thousand small products gain nothing by more, and wait for each other.
+
+    Where other programs share the cores two threads made a fit three times slower.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_inputs(landmarks: Tensor, visibility: Tensor, world_landmarks: Tensor, mask: Tensor) -> None:

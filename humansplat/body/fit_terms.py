@@ -65,7 +65,6 @@ class Unknowns:
 
     def __init__(self, num_angles: int, num_shape: int) -> None:
         self.sizes = [3, 3, num_angles, num_shape]
-        self.count = sum(self.sizes)
 
     def split(self, unknowns: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Root turn, place, angles and shape offsets."""
@@ -78,11 +77,6 @@ class Unknowns:
         u, v, log_depth = place.unbind(-1)
         ray = torch.stack([(u - 0.5) / FOCAL, (0.5 - v) / FOCAL, -torch.ones_like(u)], dim=-1)
         return log_depth.exp()[..., None] * ray
-
-    @staticmethod
-    def place_of(translation: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
-        """Inverse of ``translation``."""
-        return torch.cat([project_fractions(translation), (-translation[..., 2:]).log()], dim=-1)
 
 
 @dataclass(frozen=True)
