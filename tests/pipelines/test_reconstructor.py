@@ -1,19 +1,15 @@
 import json
 import math
-from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from humansplat import Gaussians
 from humansplat.capture.capture import Capture
-from humansplat.capture.graph import graph_path
 from humansplat.errors import UserError
-from humansplat.geometry.projection import intrinsics, look_at, orbit, project
-from humansplat.io.body import read_body, write_body
+from humansplat.geometry.projection import intrinsics, look_at, orbit
+from humansplat.io.body import read_body
 from humansplat.io.video import read_video
 from humansplat.pipelines.reconstruction import FILES, Reconstruction
 from humansplat.pipelines.reconstructor import Reconstructor, batched
@@ -141,56 +137,3 @@ def test_a_gpu_that_is_not_there_is_refused(tiny_weights):
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="needs an NVIDIA GPU"):
         Reconstructor.from_pretrained(tiny_weights, "cuda")
-
-
-@pytest.fixture(scope="module")
-def example(tiny_reconstructor):
-    """The shipped example photo, reconstructed."""
-    photo = Path(__file__).parents[2] / "examples" / "person.png"
-    if not photo.is_file() or not graph_path().is_file():
-        pytest.skip("the example photo or the pose graph is missing; reconstructing any photo fetches the latter")
-    stages: list[str] = []
-    person = tiny_reconstructor(photo, progress=stages.append)
-    assert stages == ["capture", "body", "reconstruct"]
-    return photo, person
-
-
-def test_a_photo_becomes_a_person(example):
-    _, person = example
-    assert person.report.body_silhouette_iou > 0.6
-    assert person.report.landmark_error_fraction < 0.1
-    assert person.report.silhouette_iou > 0.4
-    assert person.report.photo == "person.png"
-    low, high = person.body.vertices.amin(dim=0), person.body.vertices.amax(dim=0)
-    assert low[1].item() == pytest.approx(0.0, abs=1e-4)
-    assert 1.0 < (high - low).amax() < 2.3
-
-
-def test_the_photo_camera_sees_the_person_in_the_photo(example):
-    photo, person = example
-    with Image.open(photo) as image:
-        pixels = np.asarray(image.convert("RGB")).astype(int)
-    assert pixels.shape[1::-1] == (person.photo_camera.width, person.photo_camera.height)
-    shown = np.abs(pixels - pixels[:, :1]).max(axis=-1) > 40  # the wall has one colour a row
-    xy, _ = project(person.body.vertices, person.photo_camera.viewmats, person.photo_camera.Ks)
-    column, row = xy.long().clamp(0, 639).unbind(-1)
-    assert shown[row, column].mean() > 0.8
-
-
-def test_a_saved_body_can_be_given_back(example, tiny_reconstructor, tmp_path):
-    photo, person = example
-    write_body(person.body, person.photo_camera, tmp_path / "body.npz")
-    again = tiny_reconstructor(photo, body=tmp_path / "body.npz")
-    torch.testing.assert_close(again.camera.Ks, person.camera.Ks, atol=1e-2, rtol=1e-4)
-    torch.testing.assert_close(
-        again.gaussians.means.mean(dim=0), person.gaussians.means.mean(dim=0), atol=1e-2, rtol=0
-    )
-    assert again.report.landmark_error_px is None
-    assert again.report.body_silhouette_iou == pytest.approx(person.report.body_silhouette_iou, abs=0.03)
-
-
-def test_a_body_of_another_photo_is_doubted(example, tiny_reconstructor, tmp_path):
-    photo, person = example
-    far = replace(person.body, vertices=person.body.vertices + 5.0)
-    again = tiny_reconstructor(photo, body=(far, person.photo_camera))
-    assert any("covers the person badly" in warning for warning in again.report.warnings)
