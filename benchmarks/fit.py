@@ -20,6 +20,7 @@ from humansplat.body.fit import BodyFitter
 from humansplat.body.fit_report import BodyFit
 from humansplat.capture.capture import capture_person
 from humansplat.data.format import read_manifest, read_person
+from humansplat.data.people import mirrored_joints
 from humansplat.errors import UserError
 from humansplat.structures import Cameras, PosedBody
 
@@ -40,12 +41,6 @@ def joint_errors(fit: BodyFit, body: PosedBody, camera: Cameras, chosen: list[in
     if mirror:
         true = true * torch.tensor([-1.0, 1.0, 1.0])
     return 1000 * ((found - found[0]) - (true - true[0]))[chosen].norm(dim=-1).numpy()
-
-
-def mirrored_joints(names: tuple[str, ...]) -> list[int]:
-    """Index of each joint's counterpart on the other side."""
-    other = {"L": "R", "R": "L"}
-    return [names.index(n[:-1] + other[n[-1]]) if n.endswith((".L", ".R")) else i for i, n in enumerate(names)]
 
 
 def turned_degrees(fit: BodyFit, camera: Cameras, mirror: bool) -> float:

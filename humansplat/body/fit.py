@@ -80,6 +80,20 @@ SAME_POSE = 0.15
 """Starts whose angles all agree to this, radians, count as one."""
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread for a while: a thousand small products gain nothing by more, and wait for each other.
+
+    Where other programs share the cores two threads made a fit three times slower.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class BodyFitter:
     """Fits one body model to pictures; what depends only on the model is made once."""
 
@@ -106,6 +120,7 @@ class BodyFitter:
         self.space = PoseSpace(names, self.rest_joints)
 
     @torch.no_grad()
+    @one_thread()
     def __call__(
         self,
         landmarks: Float[Tensor, "33 2"],
@@ -114,16 +129,6 @@ class BodyFitter:
         mask: Float[Tensor, "s s"],
     ) -> BodyFit:
         """Fit; see ``fit_body``."""
-        with one_thread():
-            return self._fit(landmarks, visibility, world_landmarks, mask)
-
-    def _fit(
-        self,
-        landmarks: Float[Tensor, "33 2"],
-        visibility: Float[Tensor, " 33"],
-        world_landmarks: Float[Tensor, "33 3"],
-        mask: Float[Tensor, "s s"],
-    ) -> BodyFit:
         side = mask.shape[0]
         check_inputs(landmarks, visibility, world_landmarks, mask)
         silhouette = silhouette_from_mask(mask)
@@ -226,20 +231,6 @@ class State(TensorStruct):
     """See ``Unknowns``."""
     angles: Float[Tensor, "*h d"]
     phenotypes: Float[Tensor, "*h p"]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread for a while: a thousand small products gain nothing by more, and wait for each other.
-
-    Where other programs share the cores two threads made a fit three times slower.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_inputs(landmarks: Tensor, visibility: Tensor, world_landmarks: Tensor, mask: Tensor) -> None:

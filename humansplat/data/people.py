@@ -1,13 +1,12 @@
 """A batch of people as the training tasks see it, and the body's left-right symmetry."""
 
-from typing import Protocol, runtime_checkable
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from humansplat.body.protocol import BodyModel
 from humansplat.structures import Cameras, PosedBody, TensorStruct
 
 
@@ -26,16 +25,6 @@ class PeopleBatch(TensorStruct):
     """True body, ``[b]``; ``parameters`` holds the model's own, one row a person."""
     people: Int[Tensor, " b"]
     """Places in the pool."""
-
-
-@runtime_checkable
-class BodyModel(Protocol):
-    """What the pool asks of a body model; ``humansplat.body.anny.AnnyBody`` has it."""
-
-    canonical: Float[Tensor, "v 3"]
-    faces: Int[Tensor, "f 3"]
-    parts: Int[Tensor, " v"]
-    joint_names: tuple[str, ...]
 
 
 class BodyTemplate(TensorStruct):

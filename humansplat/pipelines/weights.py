@@ -4,7 +4,6 @@ A folder holds ``config.json`` (``image_size``), and ``vae/`` and ``reconstructo
 ``save_pretrained`` writes them. ``SHA256SUMS``, if it is there, is checked before anything is loaded.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 import humansplat
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
+from humansplat.io.checksum import sha256_of
 
 CONFIG = "config.json"
 CHECKSUMS = "SHA256SUMS"
@@ -52,13 +52,13 @@ def find_weights(name_or_dir: str | Path) -> WeightsFolder:
         raise UserError(f"{path} holds no {CONFIG}; give a folder of weights, such as weights/small") from error
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path / CONFIG} does not state the image_size; write the weights anew") from error
-    _check_sums(path)
-    files = sorted(path.rglob("*.safetensors"))
+    digests = {file.relative_to(path).as_posix(): sha256_of(file) for file in sorted(path.rglob("*.safetensors"))}
+    _check_sums(path, digests)
     return WeightsFolder(
         name=str(name_or_dir),
         path=path,
         image_size=image_size,
-        sha256={file.relative_to(path).as_posix(): _sha256(file) for file in files},
+        sha256=digests,
     )
 
 
@@ -97,7 +97,7 @@ def load_module(kind: type[M], folder: Path) -> M:
 def write_checksums(folder: Path) -> Path:
     """Write ``SHA256SUMS`` of all other files of a folder, in the form of ``sha256sum``."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (CHECKSUMS, "README.md"))
-    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    lines = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     with replacing(folder / CHECKSUMS) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
     return folder / CHECKSUMS
@@ -137,7 +137,8 @@ def _download(name: str, shipped: list[str]) -> Path:
         raise UserError(f"{known}; the Hugging Face hub did not give {name!r} ({reason})") from error
 
 
-def _check_sums(folder: Path) -> None:
+def _check_sums(folder: Path, digests: dict[str, str]) -> None:
+    """Hold a folder against its checksums; ``digests`` has those of the weight files, which are large to read."""
     sums = folder / CHECKSUMS
     if not sums.is_file():
         return
@@ -146,7 +147,7 @@ def _check_sums(folder: Path) -> None:
         file = folder / name
         if not file.is_file():
             raise UserError(f"{folder} lacks {name}, which its {CHECKSUMS} lists; get the weights anew")
-        if _sha256(file) != expected:
+        if (digests.get(name) or sha256_of(file)) != expected:
             raise UserError(f"{file} is damaged: it differs from {CHECKSUMS}; get the weights anew")
 
 
@@ -164,8 +165,3 @@ def _check_keys(module: torch.nn.Module, state: dict[str, torch.Tensor], folder:
     told = [f"{label}: {', '.join(names)}" for label, names in problems.items() if names]
     if told:
         raise UserError(f"{folder} does not fit {type(module).__name__}; {'; '.join(told)}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
