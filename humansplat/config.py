@@ -140,6 +140,43 @@ class ReconstructorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoiseLevels:
+    """Standard deviations of the errors that ``body.noise`` draws, about as a fit from one picture is wrong.
+
+    Of a joint's turn, degrees: ``depth`` about each of the two axes across the line of sight, ``picture`` about it.
+    """
+
+    limb_depth: float = 9.0
+    """Upper and lower arms and legs."""
+    limb_picture: float = 2.0
+    extremity_depth: float = 10.0
+    """Hands, feet, and the head against the chest."""
+    extremity_picture: float = 5.0
+    spine_depth: float = 2.0
+    """Each of the spine's five joints."""
+    spine_picture: float = 0.7
+    fingers: float = 7.0
+    """Each joint of a finger, about any axis."""
+    root_lean: float = 3.0
+    """The whole body, degrees: towards the camera or away from it,"""
+    root_turn: float = 6.0
+    """about the vertical of the picture,"""
+    root_roll: float = 1.0
+    """and in the picture."""
+    phenotypes: float = 0.06
+    """Of a range of 1."""
+    across: float = 0.007
+    """Place of the root joint along each axis of the picture, metres."""
+    depth: float = 0.04
+    """Distance of the root joint, metres; it moves along its ray."""
+
+    def __post_init__(self) -> None:
+        for level in fields(self):
+            if not getattr(self, level.name) >= 0:
+                raise UserError(f"noise.{level.name} ({getattr(self, level.name)}) must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReconstructionConfig:
     """Options of the reconstruction task."""
 
@@ -150,6 +187,8 @@ class ReconstructionConfig:
     """Pictures to be matched, a person and step."""
     wrong_bodies: float = 0.5
     """Share of the people whose body is perturbed, as by a fit from one picture."""
+    noise: NoiseLevels = field(default_factory=NoiseLevels)
+    """How much the perturbed ones are, times a factor that is drawn for each from 0 to 1.5."""
     absolute_weight: float = 0.1
     mask_weight: float = 0.5
     ssim_weight: float = 0.1

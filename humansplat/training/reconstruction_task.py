@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from humansplat import losses
 from humansplat.body.anny import AnnyBody
-from humansplat.body.noise import perturb_parameters, rotation_noise_scale
+from humansplat.body.noise import BodyNoise
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
@@ -37,7 +37,7 @@ class ReconstructionTask:
         self.image_size = config.data.image_size or 256
         self.autoencoder = load_autoencoder(self.options.autoencoder)
         self.body = AnnyBody.load()
-        self.joint_scale = rotation_noise_scale(self.body.joint_names)
+        self.noise = BodyNoise(self.options.noise, self.body.joint_names, self.body.skeleton)
         self.conditioner = BodyConditioner(
             num_tokens=self.options.model.num_body_tokens, map_size=self.image_size // 2
         )
@@ -47,8 +47,8 @@ class ReconstructionTask:
         return LatentReconstructor(**asdict(self.options.model))
 
     def frozen_modules(self) -> Sequence[nn.Module]:
-        """The autoencoder and the body model."""
-        return (self.autoencoder, self.body)
+        """The autoencoder, the body model and its noise."""
+        return (self.autoencoder, self.body, self.noise)
 
     def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> PeopleBatch:
         """People with one picture given and some to be matched."""
@@ -126,15 +126,7 @@ class ReconstructionTask:
         amount = torch.rand(count, generator=generator, device=device) * 1.5
         chosen = torch.rand(count, generator=generator, device=device) < self.options.wrong_bodies
         viewing = F.normalize(parameters["translation"] - batch.cameras.centers[:, 0], dim=-1)
-        wrong = perturb_parameters(
-            parameters["phenotypes"],
-            parameters["rotations"],
-            parameters["translation"],
-            viewing,
-            self.joint_scale.to(device),
-            amount * chosen,
-            generator,
-        )
+        wrong = self.noise(**parameters, viewing=viewing, amount=amount * chosen, generator=generator)
         return self.body(**wrong)
 
     def _reconstruct(self, module: nn.Module, batch: PeopleBatch, body: PosedBody) -> Gaussians:
