@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import beartype
+import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -13,6 +14,8 @@ beartype.with_tower = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tow
 install_import_hook("humansplat", "beartype.with_tower")
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from humansplat.pipelines.reconstructor import Reconstructor
 
 
@@ -52,3 +55,86 @@ def tiny_reconstructor(tiny_weights: Path) -> "Reconstructor":
     from humansplat.pipelines.reconstructor import Reconstructor
 
     return Reconstructor.from_pretrained(tiny_weights, "cpu")
+
+
+def smpl_standin(name: str, num_vertices: int = 600, *, num_shapes: int | None = None, seed: int = 0) -> dict:
+    """Arrays with the official keys and shapes of ``smpl``, ``smplh`` or ``smplx``, of a body that is random but
+    has its joints about where a person's are: each joint is the middle of a cluster of vertices that it pulls."""
+    from humansplat.body.smpl import JOINT_NAMES
+
+    random = np.random.default_rng(seed)
+    names = JOINT_NAMES[name]
+    joints, parents = _standin_skeleton(names)
+    num_shapes = num_shapes or (20 if name == "smplx" else 10)
+    of_vertex = np.arange(num_vertices) % len(names)
+    template = joints[of_vertex] + random.normal(0, 0.02, (num_vertices, 3))
+    regressor = np.zeros((len(names), num_vertices))
+    for joint in range(len(names)):
+        regressor[joint, np.flatnonzero(of_vertex == joint)[:8]] = 1 / 8
+    weights = np.zeros((num_vertices, len(names)))
+    share = random.uniform(0.6, 1, num_vertices)
+    weights[np.arange(num_vertices), of_vertex] += share
+    weights[np.arange(num_vertices), np.maximum(parents, 0)[of_vertex]] += 1 - share
+    faces = np.concatenate(
+        [np.arange(num_vertices - 2)[:, None] + [0, 1, 2], random.integers(0, num_vertices, (9, 3))]
+    )
+    tree = np.stack([parents, np.arange(len(names))])
+    arrays = {
+        "v_template": template,
+        "f": faces.astype(np.uint32),
+        "shapedirs": random.normal(0, 0.01, (num_vertices, 3, num_shapes)),
+        "posedirs": random.standard_normal((num_vertices, 3, 9 * (len(names) - 1)), np.float32) * np.float32(1e-3),
+        "J_regressor": regressor,
+        "kintree_table": np.where(tree < 0, 2**32 - 1, tree).astype(np.int64),
+        "weights": weights,
+    }
+    if name != "smpl":
+        for side in "lr":
+            arrays[f"hands_components{side}"] = np.linalg.qr(random.normal(size=(45, 45)))[0]
+            arrays[f"hands_mean{side}"] = random.normal(0, 0.3, 45)
+    if name == "smplx":
+        arrays["lmk_faces_idx"] = random.integers(0, len(faces), 51)
+        arrays["lmk_bary_coords"] = random.dirichlet([1, 1, 1], 51)
+        arrays["dynamic_lmk_faces_idx"] = random.integers(0, len(faces), (79, 17))
+        arrays["dynamic_lmk_bary_coords"] = random.dirichlet([1, 1, 1], (79, 17))
+    return arrays
+
+
+def _standin_skeleton(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Joints [j, 3] of a T-pose in metres, and their parents, by the joints' names."""
+    steps = {
+        "pelvis": ("", (0, 0, 0)), "hip": ("pelvis", (0.07, -0.09, 0)), "knee": ("hip", (0.03, -0.38, 0)),
+        "ankle": ("knee", (-0.01, -0.4, -0.04)), "foot": ("ankle", (0.03, -0.06, 0.12)),
+        "spine1": ("pelvis", (0, 0.11, -0.02)), "spine2": ("spine1", (0, 0.13, 0)), "spine3": ("spine2", (0, 0.06, 0)),
+        "neck": ("spine3", (0, 0.22, -0.03)), "head": ("neck", (0, 0.09, 0.05)), "collar": ("spine3", (0.07, 0.12, 0)),
+        "shoulder": ("collar", (0.11, 0.04, 0)), "elbow": ("shoulder", (0.26, -0.01, -0.02)),
+        "wrist": ("elbow", (0.25, 0.01, 0)), "hand": ("wrist", (0.08, 0, 0)), "jaw": ("head", (0, 0.01, 0.02)),
+        "eye": ("head", (0.03, 0.06, 0.08)),
+    }  # fmt: skip
+    for place, finger in enumerate(("index", "middle", "pinky", "ring", "thumb")):
+        steps[f"{finger}1"] = ("wrist", (0.1, 0, 0.03 - 0.02 * place))
+        steps |= {f"{finger}{link}": (f"{finger}{link - 1}", (0.03, 0, 0)) for link in (2, 3)}
+    joints, parents = np.zeros((len(names), 3)), np.full(len(names), -1)
+    for index, name in enumerate(names[1:], start=1):
+        side, _, base = name.rpartition("_")
+        above, step = steps[base]
+        parents[index] = names.index(above if above in names else f"{side}_{above}")
+        joints[index] = joints[parents[index]] + np.array(step) * [-1 if side == "right" else 1, 1, 1]
+    return joints, parents
+
+
+@pytest.fixture(scope="session")
+def make_smpl_standin() -> "Callable[..., dict[str, np.ndarray]]":
+    """Makes the arrays of a stand-in: ``make_smpl_standin("smplx", num_vertices=600, num_shapes=20, seed=0)``."""
+    return smpl_standin
+
+
+@pytest.fixture(scope="session")
+def smpl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small stand-ins of all three models and genders, as smplx lays them out."""
+    folder = tmp_path_factory.mktemp("body_models")
+    for name in ("smpl", "smplh", "smplx"):
+        (folder / name).mkdir()
+        for seed, gender in enumerate(("neutral", "male", "female")):
+            np.savez(folder / name / f"{name.upper()}_{gender.upper()}.npz", **smpl_standin(name, seed=seed))
+    return folder

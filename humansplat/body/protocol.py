@@ -1,4 +1,4 @@
-"""What every body model offers, and the door through which models are had by name."""
+"""What every body model offers; ``humansplat.body.models`` has the models by name."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -6,7 +6,6 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from humansplat.errors import UserError
 from humansplat.structures.body import PosedBody
 
 
@@ -73,16 +72,3 @@ class BodyModel(Protocol):
     def subset(self, vertex_ids: Int[Tensor, " k"]) -> "BodyModel":
         """The same model of a few of its vertices: what a fit that looks only at those should pose."""
         ...
-
-
-def load_body_model(name: str = "anny") -> BodyModel:
-    """Load a body model by its name.
-
-    Raises:
-        UserError: If there is no model of that name.
-    """
-    if name == "anny":
-        from humansplat.body.anny import AnnyBody
-
-        return AnnyBody.load()
-    raise UserError(f"there is no body model named {name!r}; use 'anny'")

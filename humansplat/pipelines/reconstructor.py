@@ -14,7 +14,8 @@ from torch import Tensor
 from humansplat.body.fit import BodyFitter
 from humansplat.body.fit_report import BodyFit
 from humansplat.body.fit_silhouette import draw_silhouette, overlap
-from humansplat.body.protocol import BodyModel, load_body_model
+from humansplat.body.models import load_body_model
+from humansplat.body.protocol import BodyModel
 from humansplat.capture.capture import Capture, capture_person
 from humansplat.capture.photo import Photo, Picture, load_photo
 from humansplat.errors import UserError

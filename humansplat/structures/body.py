@@ -21,5 +21,7 @@ class PosedBody(TensorStruct):
     """Part label of each vertex (``humansplat.body.parts``)."""
     model: str = "anny"
     """Name of the body model."""
+    gender: str | None = None
+    """Which of the model's files it is: ``neutral``, ``male`` or ``female``; ``None`` for a model that has but one."""
     parameters: dict[str, Tensor] | None = None
     """The model's own parameters, by its own names; ``None`` when only the surface is known."""

@@ -1,6 +1,6 @@
 import pytest
 
-from humansplat.body.protocol import load_body_model
+from humansplat.body.models import load_body_model
 
 
 @pytest.fixture(scope="session")

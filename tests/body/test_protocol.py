@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from humansplat.body.protocol import BodyModel, load_body_model
+from humansplat.body.models import load_body_model
+from humansplat.body.protocol import BodyModel
 from humansplat.errors import UserError
 
 

@@ -1,0 +1,232 @@
+"""Reading the pickles that body models come in, without running anything that they ask for.
+
+A pickle is a program: it names functions of any module and has them called. The official SMPL files
+need few names: those with which numpy rebuilds arrays, chumpy's and scipy.sparse's classes, and three
+of Python's own. While a file is read here, each of these stands for a :class:`_Record`, which keeps
+what it was called with and does nothing; every other name refuses the file. What the records mean is
+worked out afterwards, by the code below, with every size checked. Neither chumpy nor scipy is needed.
+"""
+
+import pickle
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from math import prod
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from humansplat.errors import UserError
+
+_NAMES = re.compile(
+    r"numpy\.(ndarray|dtype|(core|_core)\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer))"
+    r"|_codecs\.encode|(copy_reg|copyreg)\._reconstructor|(__builtin__|builtins)\.(object|set)"
+    r"|chumpy\.[\w.]+|scipy\.sparse\.[\w.]+"
+)
+_DTYPE = re.compile(r"b1|[iu][1248]|f[248]")
+_LARGEST = 2**31
+"""Bytes of the largest array that a file may describe rather than hold; the largest real one has 70 MB."""
+
+_UNREADABLE = (
+    pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError,
+    MemoryError, RecursionError, ImportError,
+)  # fmt: skip
+
+
+class _Record:
+    """Something that a pickle named: what it was called with, and what it was told to become."""
+
+    origin = ""
+    arguments: tuple[object, ...]
+    state: object
+
+    def __new__(cls, *arguments: object) -> "_Record":
+        record = object.__new__(cls)
+        record.arguments, record.state = arguments, None
+        return record
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows no class and no function but records."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        super().__init__(file, encoding="latin1")  # the official files were written by Python 2
+        self._name = name
+
+    def find_class(self, module_name: str, global_name: str, /) -> type[_Record]:
+        origin = f"{module_name}.{global_name}"
+        if not _NAMES.fullmatch(origin):
+            raise UserError(
+                f"{self._name} asks for {origin!r} while it is read, which no body model needs: "
+                "it was not opened; get the file anew from where the model is published"
+            )
+        return type("_Named", (_Record,), {"origin": origin})
+
+
+def read_pickled_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray]:
+    """Read those of the named arrays that a pickled dictionary holds; sparse matrices become dense.
+
+    Raises:
+        UserError: If the file asks for anything but arrays, or cannot be read.
+    """
+    with path.open("rb") as file:
+        content = _load(file, str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a body model: it holds no dictionary of arrays")
+    return {name: _plain(content[name], f"{name!r} in {path}") for name in names if name in content}
+
+
+def read_npz_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray]:
+    """Read those of the named arrays that an ``.npz`` file holds.
+
+    Members that are not asked for are never touched: the official SMPL-X files hold pickled
+    dictionaries beside the arrays. A member that is asked for and is an object array (a sparse
+    matrix, say) is read as the pickles are.
+
+    Raises:
+        UserError: If a member asks for anything but arrays, or the file cannot be read.
+    """
+    arrays = {}
+    try:
+        with np.load(path, allow_pickle=False) as members:
+            if not isinstance(members, np.lib.npyio.NpzFile):
+                raise UserError(f"{path} is not a body model: it holds a lone array")
+            for name in names:
+                if name in members.files:
+                    arrays[name] = _member(members, name, path)
+    except UserError:
+        raise
+    except (OSError, NotImplementedError, *_UNREADABLE) as error:
+        raise UserError(f"{path} is not a model file that can be read ({type(error).__name__}: {error})") from error
+    return arrays
+
+
+def _member(members: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray:
+    stored = members.zip
+    assert stored is not None  # the file is open
+    entry = f"{name}.npy" if f"{name}.npy" in stored.namelist() else name
+    with stored.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        _, _, dtype = read_header(file)
+        if dtype.hasobject:
+            return _plain(_load(file, f"{name!r} in {path}"), f"{name!r} in {path}")
+    return members[name]
+
+
+def _load(file: IO[bytes], name: str) -> object:
+    try:
+        return _Unpickler(file, name).load()
+    except UserError:
+        raise
+    except _UNREADABLE as error:
+        raise UserError(f"{name} is not a model file that can be read ({type(error).__name__}: {error})") from error
+
+
+def _plain(value: object, name: str) -> NDArray:
+    """The array that a value stands for."""
+    try:
+        return _array(value)
+    except (struct.error, ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError) as error:
+        raise UserError(f"{name} is not an array that can be read ({error})") from error
+
+
+def _array(value: object) -> NDArray:
+    if not isinstance(value, _Record):
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"a {type(value).__name__} stands where numbers should")
+        return array
+    origin, state = value.origin, value.state
+    if origin.endswith("._reconstructor"):  # how protocols 0 and 1 write an instance: its class, then its state
+        made_of = value.arguments[0]
+        if not (isinstance(made_of, type) and issubclass(made_of, _Record)):
+            raise ValueError("an instance without a class")
+        origin = made_of.origin
+    if origin.startswith("chumpy."):
+        return _of_chumpy(origin, _mapping(state))
+    if origin.startswith("scipy.sparse."):
+        return _of_scipy(origin, _mapping(state))
+    if origin.endswith("._frombuffer"):
+        data, dtype, shape, order = value.arguments
+        return _of_bytes(data, dtype, shape, order == "F")
+    if origin.endswith(".scalar"):
+        dtype, data = value.arguments
+        return _of_bytes(data, dtype, (), False)
+    if origin.endswith("._reconstruct") and isinstance(state, tuple):
+        shape, dtype, columns_first, data = state[-4:]
+        if isinstance(data, list):  # an array of objects
+            if len(data) != 1:
+                raise ValueError(f"an array of {len(data)} objects")
+            return _array(data[0])
+        return _of_bytes(data, dtype, shape, bool(columns_first))
+    raise ValueError(f"a {origin} stands where numbers should")
+
+
+def _of_bytes(data: object, dtype: object, shape: object, columns_first: bool) -> NDArray:
+    if isinstance(data, _Record) and data.origin == "_codecs.encode":  # how Python 3 writes bytes for Python 2
+        data = data.arguments[0]
+    raw = data.encode("latin1") if isinstance(data, str) else data
+    if not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple):
+        raise ValueError("an array without its numbers")
+    return np.frombuffer(raw, _dtype(dtype)).reshape(shape, order="F" if columns_first else "C")
+
+
+def _dtype(value: object) -> np.dtype:
+    if not isinstance(value, _Record) or value.origin != "numpy.dtype":
+        raise ValueError("an array without a type")
+    code, order = value.arguments[0], value.state[1] if isinstance(value.state, tuple) else "="
+    if not (isinstance(code, str) and _DTYPE.fullmatch(code) and order in ("<", ">", "=", "|")):
+        raise ValueError(f"an array of {code!r}")
+    return np.dtype(f"{order}{code}")
+
+
+def _of_chumpy(origin: str, state: Mapping[str, object]) -> NDArray:
+    """The value of a chumpy expression; ``Select`` is a view of another array's elements."""
+    if origin.endswith(".Select"):
+        shape = tuple(int(size) for size in _array(state["preferred_shape"]).reshape(-1))
+        return _array(state["a"]).reshape(-1)[_array(state["idxs"])].reshape(shape)
+    if "x" not in state:
+        raise ValueError(f"a {origin}, which only chumpy can work out")
+    return _array(state["x"])
+
+
+def _of_scipy(origin: str, state: Mapping[str, object]) -> NDArray:
+    """The dense form of a sparse matrix, by numpy, which checks the indices."""
+    kind = origin.rpartition(".")[2][:3]
+    rows, columns = (int(size) for size in _array(state["_shape"] if "_shape" in state else state["shape"]))
+    data = _array(state["data"])
+    if rows < 0 or columns < 0 or prod((rows, columns, data.itemsize)) > _LARGEST:
+        raise ValueError(f"a sparse matrix of {rows} x {columns}")
+    if kind == "coo":
+        row, column = (_array(index) for index in _coordinates(state))
+    elif kind in ("csc", "csr"):
+        row, pointers = _array(state["indices"]), _array(state["indptr"])
+        column = np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
+        if kind == "csr":
+            row, column = column, row
+    else:
+        raise ValueError(f"a {origin}")
+    dense = np.zeros((rows, columns), data.dtype)
+    np.add.at(dense, (row, column), data)
+    return dense
+
+
+def _coordinates(state: Mapping[str, object]) -> tuple[object, object]:
+    if "coords" in state:
+        coordinates = state["coords"]
+        if not isinstance(coordinates, tuple) or len(coordinates) != 2:
+            raise ValueError("a sparse matrix without two axes")
+        return coordinates
+    return state["row"], state["col"]
+
+
+def _mapping(state: object) -> Mapping[str, object]:
+    if not isinstance(state, dict):
+        raise ValueError("an object without its attributes")
+    return state
