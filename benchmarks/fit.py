@@ -1,10 +1,14 @@
 """Judge body fits on people of a data set that `humansplat synthesize` wrote, whose bodies are known.
 
-python benchmarks/fit.py DATA [--limit 100] [--mirror]
+python benchmarks/fit.py DATA [--limit 100] [--mirror | --noise]
 
 Landmarks and mask come from the capture of each person's first view, as for a photograph. Joint errors are distances
 of the main joints in the camera's axes with the root joints put together; the IoU is the fitted naked body's against
 the clothed silhouette; seconds are the fit's own.
+
+--noise adds how the fits are wrong, in the terms of `humansplat.body.noise`: root mean squares, and in brackets an
+estimate that a few wild fits do not move. Fits that take the front for the back are left out there. The last lines are
+sections for a training configuration.
 """
 
 import argparse
@@ -13,15 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 from humansplat.body.anny import AnnyBody
 from humansplat.body.fit import BodyFitter
 from humansplat.body.fit_report import BodyFit
-from humansplat.capture.capture import capture_person
+from humansplat.body.noise_measure import BodyErrors, body_bones, estimated_levels, report, turn_errors
+from humansplat.capture.capture import Capture, capture_person
 from humansplat.data.format import read_manifest, read_person
 from humansplat.data.people import mirrored_joints
 from humansplat.errors import UserError
+from humansplat.geometry.projection import project
 from humansplat.structures import Cameras, PosedBody
 
 TRUNK = ("root", "spine03", "spine01", "neck01", "head")
@@ -50,16 +57,62 @@ def turned_degrees(fit: BodyFit, camera: Cameras, mirror: bool) -> float:
     return abs(float(np.degrees((difference + np.pi) % (2 * np.pi) - np.pi)))
 
 
+def body_errors(fit: BodyFit, seen: Capture, body: PosedBody, camera: Cameras, model: AnnyBody) -> BodyErrors:
+    """What is wrong with a fit, unbatched.
+
+    The root's depth is the one at which a body of the true size looks as large in the photo as the fitted one does.
+    """
+    assert fit.body.parameters is not None
+    assert body.parameters is not None
+    turns = turn_errors(
+        fit.body.parameters["rotations"],
+        body.parameters["rotations"],
+        F.normalize(fit.body.joints[0] - fit.camera.centers, dim=0),
+        F.normalize(body.joints[0] - camera.centers, dim=0),
+        body.joints,
+        model.joint_names,
+        model.skeleton,
+    )
+    scale = seen.crop_to_photo[:, :2]
+    crop_pixel, depth = project(fit.body.joints[:1], fit.camera.viewmats, fit.camera.Ks)
+    pixel, true_depth = project(body.joints[:1], camera.viewmats, camera.Ks)
+    missed = (crop_pixel @ scale.mT + seen.crop_to_photo[:, 2] - pixel)[0] * true_depth / camera.Ks[0, 0]
+    sizes = [
+        (model.rest_joints(parameters["phenotypes"])[0] - model.rest_joints(parameters["phenotypes"])).norm()
+        for parameters in (fit.body.parameters, body.parameters)
+    ]
+    looks = depth * camera.Ks[0, 0] / (fit.camera.Ks[0, 0] * scale[0, 0]) * sizes[1] / sizes[0]
+    return BodyErrors(
+        **turns,
+        phenotypes=fit.body.parameters["phenotypes"] - body.parameters["phenotypes"],
+        place=torch.cat([missed[:1], -missed[1:], looks - true_depth]),
+    )
+
+
+def print_noise(errors: list[BodyErrors], model: AnnyBody) -> None:
+    """The errors of all fits together, and the levels that would draw them."""
+    together = BodyErrors(**{name: torch.stack([getattr(e, name) for e in errors]) for name in vars(errors[0])})
+    bones = body_bones(model.joint_names)
+    print(f"\nerrors of {len(errors)} fits, degrees and cm")
+    print("\n".join(report(together, bones, model.phenotype_names)))
+    for label, robust in (("as measured", False), ("without the wild ones", True)):
+        levels = ", ".join(f"{k}: {v:.3g}" for k, v in vars(estimated_levels(together, bones, robust)).items())
+        print(f"{label}:\n  noise: {{{levels}}}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--mirror", action="store_true", help="mirror every picture, and the true body with it")
+    parser.add_argument("--noise", action="store_true", help="print how the fits are wrong, joint by joint")
     arguments = parser.parse_args()
+    if arguments.mirror and arguments.noise:
+        parser.error("--noise takes the pictures as they are; leave out --mirror")
     model = AnnyBody.load()
     fitter, template = BodyFitter(model), model.pose({})
     chosen, swap = main_joints(model.joint_names), mirrored_joints(model.joint_names)
-    rows = []
+    rows, wrong = [], []
     for line in read_manifest(arguments.data)[: arguments.limit]:
         folder = arguments.data / str(line["name"])
         person = read_person(folder, template, views=[0])
@@ -77,6 +130,8 @@ def main() -> None:
             body = PosedBody(**{**vars(body), "joints": body.joints[swap]})
         errors = joint_errors(fit, body, camera, chosen, arguments.mirror)
         turned = turned_degrees(fit, camera, arguments.mirror)
+        if arguments.noise and turned < 90:
+            wrong.append(body_errors(fit, seen, body, camera, model))
         rows.append(
             (errors.mean(), fit.silhouette_iou, fit.landmark_error_fraction, turned, seconds, bool(fit.warnings))
         )
@@ -95,6 +150,8 @@ def main() -> None:
             f"front taken for back {np.mean(part[:, 3] > 90):.0%}; "
             f"seconds median {np.median(part[:, 4]):.2f}, most {part[:, 4].max():.2f}"
         )
+    if wrong:
+        print_noise(wrong, model)
 
 
 if __name__ == "__main__":

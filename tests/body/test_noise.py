@@ -10,7 +10,7 @@ from humansplat.errors import UserError
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humansplat.structures import PosedBody
 
-NUM = 600
+NUM = 300
 NOTHING = dict.fromkeys(vars(NoiseLevels()), 0.0)
 
 
@@ -70,7 +70,7 @@ def test_joints_turn_as_the_levels_say(body, posed, viewing):
     for joint, name in enumerate(body.joint_names):
         depth, picture = joint_levels(name, levels)
         expected = (3.0, 6.0, 1.0) if joint == 0 else (depth, depth, picture)
-        assert spread[joint].tolist() == pytest.approx(expected, rel=0.15, abs=0.05), name
+        assert spread[joint].tolist() == pytest.approx(expected, rel=0.2, abs=0.05), name
         assert vectors[:, joint].mean(dim=0).abs().max() < math.radians(0.1 + 0.2 * max(expected)), name
 
 
@@ -80,7 +80,7 @@ def test_head_turns_like_an_extremity(body, posed, viewing):
     head = body.joint_names.index("head")
     errors = world_rotations(body, wrong)[:, head] @ world_rotations(body, posed)[:, head].mT
     spread = torch.rad2deg((matrix_to_axis_angle(errors) @ sight_axes(viewing[0]).mT).std(dim=0))
-    assert spread.tolist() == pytest.approx((8.0, 8.0, 4.0), rel=0.15)
+    assert spread.tolist() == pytest.approx((8.0, 8.0, 4.0), rel=0.2)
 
 
 def test_limbs_move_along_the_line_of_sight(body):
@@ -100,8 +100,8 @@ def test_root_moves_along_its_ray(body, posed, viewing):
     levels = NoiseLevels()
     step = drawn(body, posed, viewing, levels)["translation"] - posed["translation"]
     right, up, away = (step @ sight_axes(viewing[0]).mT).std(dim=0).tolist()
-    assert (right, up) == pytest.approx((levels.across, levels.across), rel=0.15)
-    assert away == pytest.approx(levels.depth, rel=0.15)
+    assert (right, up) == pytest.approx((levels.across, levels.across), rel=0.2)
+    assert away == pytest.approx(levels.depth, rel=0.2)
 
 
 def test_phenotypes_stay_in_their_range(body, posed, viewing):
@@ -110,7 +110,7 @@ def test_phenotypes_stay_in_their_range(body, posed, viewing):
     wrong = drawn(body, posed, viewing)["phenotypes"]
     assert wrong.min() >= 0.0
     assert wrong.max() <= 1.0
-    assert wrong[:, 2].std() == pytest.approx(NoiseLevels().phenotypes, rel=0.15)
+    assert wrong[:, 2].std() == pytest.approx(NoiseLevels().phenotypes, rel=0.2)
 
 
 def test_twice_the_amount_is_twice_the_noise(body, posed, viewing):
