@@ -199,10 +199,35 @@ class ReconstructionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MarkerLifterConfig:
+    """Constructor arguments of ``models.lifter.MarkerLifter``; see there."""
+
+    fine_width: int = 96
+    width: int = 144
+    num_heads: int = 4
+    num_fine_blocks: int = 2
+    num_blocks: int = 3
+    num_rounds: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifterConfig:
+    """Options of the lifter task."""
+
+    model: MarkerLifterConfig = field(default_factory=MarkerLifterConfig)
+    views_per_person: int = 4
+    """Pictures of each drawn person beside the photograph."""
+    absolute_weight: float = 10.0
+    """Of the plain error of the markers, crop units."""
+    shape_weight: float = 0.3
+    up_weight: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run. ``configs/<task>_<size>.yaml`` holds only what differs from here."""
 
-    task: Literal["autoencoder", "reconstruction"]
+    task: Literal["autoencoder", "lifter", "reconstruction"]
     output_dir: Path = Path("runs/debug")
     num_steps: int = 100_000
     max_minutes: float | None = None
@@ -229,6 +254,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    lifter: LifterConfig = field(default_factory=LifterConfig)
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
 
     def __post_init__(self) -> None:

@@ -14,6 +14,10 @@ def make_task(config: TrainConfig) -> Task[PeoplePool, Any]:
             from humansplat.training.autoencoder_task import AutoencoderTask
 
             return AutoencoderTask(config)
+        case "lifter":
+            from humansplat.training.lifter_task import LifterTask
+
+            return LifterTask(config)
         case "reconstruction":
             from humansplat.training.reconstruction_task import ReconstructionTask
 

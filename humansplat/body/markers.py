@@ -1,0 +1,73 @@
+"""Points on a body that a network predicts: landmarks, main joints, and vertices spread over the skin.
+
+They say more than joints: where a forearm's or a trunk's skin is tells how it is twisted.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from humansplat.body.landmarks import NUM_LANDMARKS, landmark_map
+from humansplat.body.parts import PART_NAMES
+from humansplat.body.protocol import BodyModel
+from humansplat.structures import TensorStruct
+
+MAIN_JOINTS = (
+    "root", "spine03", "spine01", "neck01", "head", "clavicle.L", "clavicle.R", "finger3-1.L", "finger3-1.R",
+    "toe2-1.L", "toe2-1.R",
+)  # fmt: skip
+"""Joints beside those that are landmarks; the first is what depth is measured from."""
+ROOT_MARKER = NUM_LANDMARKS
+"""Index of the root joint among the markers, after the landmarks."""
+NUM_SKIN_MARKERS = 48
+_UNSTEADY_PARTS = ("leftHand", "rightHand", "leftHandIndex1", "rightHandIndex1")
+"""Parts without skin markers: fingers are not fitted."""
+
+
+class MarkerMap(TensorStruct):
+    """Markers as weighted means of some vertices and of the joints of one body model."""
+
+    vertex_ids: Int[Tensor, " n"]
+    """The skin vertices that take part."""
+    vertex_weights: Float[Tensor, "k n"]
+    joint_weights: Float[Tensor, "k j"]
+
+    def points(
+        self, vertices: Float[Tensor, "*batch v 3"], joints: Float[Tensor, "*batch j 3"]
+    ) -> Float[Tensor, "*batch k 3"]:
+        """The markers of whole posed bodies, in the frame of the arguments."""
+        return self.vertex_weights @ vertices[..., self.vertex_ids, :] + self.joint_weights @ joints
+
+
+def marker_map(body: BodyModel) -> MarkerMap:
+    """The 33 landmarks, then ``MAIN_JOINTS``, then skin vertices, each the farthest from those before.
+
+    Args:
+        body: The whole body, not a subset of it.
+
+    Raises:
+        UserError: If nobody has said where the landmarks lie on this model.
+    """
+    landmarks = landmark_map(body)
+    unsteady = torch.tensor([PART_NAMES.index(name) for name in _UNSTEADY_PARTS])
+    candidates = (~torch.isin(body.parts, unsteady)).nonzero()[:, 0]
+    skin = candidates[spread(body.canonical[candidates], NUM_SKIN_MARKERS)]
+    ids = torch.cat([landmarks.vertex_ids, skin])
+    vertex_weights = torch.zeros(NUM_LANDMARKS + len(MAIN_JOINTS) + NUM_SKIN_MARKERS, len(ids))
+    joint_weights = torch.zeros(len(vertex_weights), len(body.joint_names))
+    vertex_weights[:NUM_LANDMARKS, : len(landmarks.vertex_ids)] = landmarks.vertex_weights
+    joint_weights[:NUM_LANDMARKS] = landmarks.joint_weights
+    for row, name in enumerate(MAIN_JOINTS, start=NUM_LANDMARKS):
+        joint_weights[row, body.joint_names.index(name)] = 1.0
+    vertex_weights[-NUM_SKIN_MARKERS:, len(landmarks.vertex_ids) :] = torch.eye(NUM_SKIN_MARKERS)
+    return MarkerMap(vertex_ids=ids, vertex_weights=vertex_weights, joint_weights=joint_weights)
+
+
+def spread(points: Float[Tensor, "v 3"], count: int) -> Int[Tensor, " k"]:
+    """Points spread evenly over a surface: each next one is the farthest from those chosen."""
+    chosen = [0]
+    distance = (points - points[0]).square().sum(-1)
+    for _ in range(count - 1):
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(-1))
+    return torch.tensor(chosen)
