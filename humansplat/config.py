@@ -185,6 +185,8 @@ class ReconstructionConfig:
     model: ReconstructorConfig = field(default_factory=ReconstructorConfig)
     num_targets: int = 4
     """Pictures to be matched, a person and step."""
+    photo_weight: float = 0.0
+    """Probability that one of them is the photograph's own view, besides its chance among all views."""
     wrong_bodies: float = 0.5
     """Share of the people whose body is perturbed, as by a fit from one picture."""
     noise: NoiseLevels = field(default_factory=NoiseLevels)
@@ -196,6 +198,13 @@ class ReconstructionConfig:
     """Of the mean opacity outside the true mask, which clears faint floaters; 0 leaves it out."""
     opacity_weight: float = 0.0
     """Of the penalty on half-opaque splats, against haze; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        for name in ("photo_weight", "wrong_bodies"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"reconstruction.{name} ({getattr(self, name)}) is a probability: give a number from 0 to 1"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

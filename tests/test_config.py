@@ -101,6 +101,8 @@ def test_bad_overrides_are_refused(tmp_path, override, complaint):
         ("data: {num_workers: 0}", "num_workers"),
         ("data: {augment: {mirror: 2}}", "mirror"),
         ("data: {augment: {gain: 1}}", "gain"),
+        ("reconstruction: {photo_weight: 1.5}", "reconstruction.photo_weight"),
+        ("reconstruction: {noise: {root_lean: -1}}", "noise.root_lean"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_loaded(tmp_path, text, complaint):

@@ -155,6 +155,7 @@ class PeoplePool:
         generator: torch.Generator,
         *,
         num_inputs: Literal[1, 4] = 1,
+        photo_weight: float = 0.0,
         augment: AugmentConfig | None = None,
     ) -> PeopleBatch:
         """Draw people and, for each, different target views among all of theirs.
@@ -164,6 +165,7 @@ class PeoplePool:
             num_targets: Pictures to be matched, a person; the rig's views can be among them.
             generator: On the pool's device.
             num_inputs: Pictures of the rig given as input: the photograph or all four.
+            photo_weight: Probability that the photograph's own view is put among the targets, besides its chance.
             augment: Random mirroring and recolouring; ``None`` changes nothing.
 
         Raises:
@@ -172,8 +174,11 @@ class PeoplePool:
         if num_targets > self.num_views:
             raise ValueError(f"num_targets ({num_targets}) exceeds the {self.num_views} views of a person")
         people = torch.randint(len(self), (batch_size,), generator=generator, device=self.device)
-        order = torch.rand(batch_size, self.num_views, generator=generator, device=self.device).argsort(dim=1)
-        batch = self.batch(people, order[:, :num_targets], num_inputs=num_inputs)
+        keys = torch.rand(batch_size, self.num_views, generator=generator, device=self.device)
+        if photo_weight > 0:
+            chosen = torch.rand(batch_size, generator=generator, device=self.device) < photo_weight
+            keys[:, 0] -= chosen.float()  # below all others
+        batch = self.batch(people, keys.argsort(dim=1)[:, :num_targets], num_inputs=num_inputs)
         return batch if augment is None else augment_batch(batch, augment, self.template, generator)
 
     def batch(

@@ -55,7 +55,8 @@ def rigid(
     rotation: Float[Tensor, "*batch 3 3"], translation: Float[Tensor, "*batch 3"]
 ) -> Float[Tensor, "*batch 4 4"]:
     """Assemble homogeneous matrices from rotations and translations."""
-    bottom = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*rotation.shape[:-2], 1, 4)
+    # Not a small constant tensor: making one on a GPU waits for all work queued there.
+    bottom = torch.cat([torch.zeros_like(rotation[..., :1, :]), torch.ones_like(rotation[..., :1, :1])], dim=-1)
     return torch.cat([torch.cat([rotation, translation[..., None]], dim=-1), bottom], dim=-2)
 
 

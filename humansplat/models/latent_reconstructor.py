@@ -29,7 +29,7 @@ from humansplat.models import splat_head
 from humansplat.models.cells import MAP_CHANNELS, map_features, nearest_cells, patchify, take_cells
 from humansplat.models.layers import BodyAttentionBlock, SelfAttentionBlock
 from humansplat.models.windows import project_to_cells, window_mask
-from humansplat.render.body_maps import BodyMaps, vertex_normals
+from humansplat.render.body_maps import BodyMaps
 from humansplat.structures import Cameras, Gaussians, PosedBody, concatenate
 
 NUM_VIEWS = 4
@@ -142,6 +142,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         body: PosedBody,
         maps: BodyMaps,
         token_ids: Int[Tensor, " j"],
+        token_normals: Float[Tensor, "b j 3"],
     ) -> Gaussians:
         """Decode all views jointly.
 
@@ -151,9 +152,10 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             cameras: ``[b, 4]``: the photo's, then those carried by 90, 180 and 270 degrees around the
                 person (:func:`humansplat.geometry.projection.orbit`).
             body: Vertices ``[b, v, 3]`` of any body model.
-            maps: That body through those cameras, ``h / 2`` on a side, and
-            token_ids: the vertices that become tokens, both from
+            maps: That body through those cameras, ``h / 2`` on a side. This and the next two come from
                 :class:`humansplat.models.conditioning.BodyConditioner`.
+            token_ids: The vertices that become tokens.
+            token_normals: Their unit normals, world frame.
 
         Returns:
             ``n`` splats a batch element, world frame: the photo's pixels, the other views', the skin's.
@@ -172,7 +174,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             points = body.vertices[:, token_ids]  # [b, j, 3]
             kept = nearest_cells(image[:, 3], maps, grid, self.kept_cells)  # [b, 4, t]
             cell_features = self._cell_features(latents.float(), image, cameras, maps, center, kept)
-            body_features = self._body_features(latents.float(), cameras, body, maps, center, token_ids)
+            body_features = self._body_features(latents.float(), cameras, body, maps, center, token_ids, token_normals)
             allowed = self._windows(kept, grid, points, cameras)
 
         missing = torch.zeros(NUM_VIEWS, 1, device=image.device)
@@ -247,12 +249,12 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         maps: BodyMaps,
         center: Tensor,
         token_ids: Tensor,
+        normals: Tensor,
     ) -> Float[Tensor, "b j f"]:
         """The human tokenizer: position and the photo's latent where the vertex projects (section 3.4)."""
         photo = cameras[:, 0]
         rotation = photo.viewmats[:, :3, :3]
         points = body.vertices[:, token_ids]
-        normals = vertex_normals(body.vertices, body.faces)[:, token_ids]
         canonical = body.canonical[token_ids].expand(len(points), -1, -1)
         visible = splat_head.surface_visible(points, photo, maps)[..., None].to(points.dtype)
         sampled = splat_head.sample_image(latents[:, 0], points, photo)

@@ -67,7 +67,8 @@ def sample_image(
 ) -> Float[Tensor, "b n c"]:
     """Bilinear values of an image, or of a coarser map of it, where points project; 0 outside it."""
     xy, _ = project(points, cameras.viewmats, cameras.Ks)
-    grid = 2 * xy / xy.new_tensor([cameras.width, cameras.height]) - 1
+    x, y = xy.unbind(dim=-1)
+    grid = 2 * torch.stack([x / cameras.width, y / cameras.height], dim=-1) - 1
     sampled = F.grid_sample(values, grid[:, None].to(values.dtype), align_corners=False)  # [b, c, 1, n]
     return sampled[:, :, 0].transpose(1, 2)
 
@@ -131,7 +132,7 @@ def activate(
         gate_logit: Added to the raw share of the known colour.
     """
     quats, scales, opacities, colors, gate = raw.split([4, 3, 1, 3, 1], dim=-1)
-    local = F.normalize(quats + quats.new_tensor([1.0, 0.0, 0.0, 0.0]), dim=-1)
+    local = F.normalize(torch.cat([quats[..., :1] + 1, quats[..., 1:]], dim=-1), dim=-1)
     color, trust = known
     share = trust * (gate + gate_logit).sigmoid()
     return Gaussians(

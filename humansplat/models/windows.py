@@ -24,8 +24,8 @@ def project_to_cells(
     """
     views = cameras.viewmats.shape[1]
     xy, depth = project(points[:, None].expand(-1, views, -1, -1), cameras.viewmats, cameras.Ks)
-    size = xy.new_tensor([cameras.width, cameras.height])
-    inside = ((xy >= 0) & (xy < size)).all(dim=-1) & (depth > 1e-3)
+    x, y = xy.unbind(dim=-1)
+    inside = (x >= 0) & (x < cameras.width) & (y >= 0) & (y < cameras.height) & (depth > 1e-3)
     return xy / cell, inside
 
 

@@ -165,8 +165,7 @@ class Reconstructor:
             )
         images, cameras, body = images.to(self.device), cameras.to(self.device), body.to(self.device)
         latents = encode_images(self.autoencoder, on_white(images))[:, None]
-        maps, token_ids = self.condition(body, cameras)
-        return self.network(latents, images, cameras, body, maps, token_ids)
+        return self.network(latents, images, cameras, body, *self.condition(body, cameras))
 
     def _check_views(self, views: Views) -> None:
         if views == "diffusion":

@@ -85,7 +85,14 @@ def vertex_normals(vertices: Float[Tensor, "*batch v 3"], faces: Int[Tensor, "f 
 
 
 @torch.no_grad()
-def rasterize_body(body: PosedBody, cameras: Cameras, samples: SurfaceSamples, *, size: int = 128) -> BodyMaps:
+def rasterize_body(
+    body: PosedBody,
+    cameras: Cameras,
+    samples: SurfaceSamples,
+    *,
+    size: int = 128,
+    normals: Float[Tensor, "b v 3"] | None = None,
+) -> BodyMaps:
     """See a batch of bodies through each of its cameras.
 
     Args:
@@ -93,6 +100,7 @@ def rasterize_body(body: PosedBody, cameras: Cameras, samples: SurfaceSamples, *
         cameras: ``[b, c]`` cameras of square images; their own size does not matter.
         samples: Points on this body model's surface (:func:`sample_surface`).
         size: Side of the maps, pixels.
+        normals: Of the vertices, if they are known.
 
     Returns:
         Maps with batch axes ``[b, c]``. No gradient flows.
@@ -100,7 +108,8 @@ def rasterize_body(body: PosedBody, cameras: Cameras, samples: SurfaceSamples, *
     batch, count = cameras.viewmats.shape[:2]
     seen = cameras.resized(size, size)
     points = samples.interpolate(body.vertices)  # [b, p, 3]
-    normals = F.normalize(samples.interpolate(vertex_normals(body.vertices, body.faces)), dim=-1)
+    at_vertices = vertex_normals(body.vertices, body.faces) if normals is None else normals
+    at_points = F.normalize(samples.interpolate(at_vertices), dim=-1)
     canonical = samples.interpolate(body.canonical)
     num_points = points.shape[1]
 
@@ -129,7 +138,7 @@ def rasterize_body(body: PosedBody, cameras: Cameras, samples: SurfaceSamples, *
     return BodyMaps(
         hit=hit,
         points=points[element, index] * mask,
-        normals=normals[element, index] * mask,
+        normals=at_points[element, index] * mask,
         canonical=canonical[index] * mask,
         depth=torch.where(hit, nearest[:drop].view(shape), 0.0),
         far_depth=torch.where(hit, farthest[:drop].view(shape), 0.0),

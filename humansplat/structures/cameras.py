@@ -1,5 +1,6 @@
 """Pinhole cameras that share one image size."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,5 +30,6 @@ class Cameras(TensorStruct):
 
     def resized(self, width: int, height: int) -> "Cameras":
         """The same cameras looking through an image of another size."""
-        scale = self.Ks.new_tensor([width / self.width, height / self.height, 1.0])
-        return Cameras(viewmats=self.viewmats, Ks=self.Ks * scale[:, None], width=width, height=height)
+        x, y, w = self.Ks.split(1, dim=-2)
+        Ks = torch.cat([x * (width / self.width), y * (height / self.height), w], dim=-2)
+        return Cameras(viewmats=self.viewmats, Ks=Ks, width=width, height=height)

@@ -52,7 +52,10 @@ class ReconstructionTask:
 
     def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> PeopleBatch:
         """People with one picture given and some to be matched."""
-        return pool.sample(batch_size, self.options.num_targets, generator, num_inputs=1, augment=self.augment)
+        options = self.options
+        return pool.sample(
+            batch_size, options.num_targets, generator, photo_weight=options.photo_weight, augment=self.augment
+        )
 
     def training_loss(
         self, module: nn.Module, batch: PeopleBatch, generator: torch.Generator, step: int
@@ -134,8 +137,8 @@ class ReconstructionTask:
         with torch.no_grad():
             latents = encode_images(self.autoencoder, on_white(photo)).float()[:, None]
             with torch.autocast(photo.device.type, enabled=False):
-                maps, token_ids = self.conditioner(body, batch.cameras)
-        return module(latents, photo, batch.cameras, body, maps, token_ids)
+                conditions = self.conditioner(body, batch.cameras)
+        return module(latents, photo, batch.cameras, body, *conditions)
 
     def _render(self, splats: Gaussians, batch: PeopleBatch) -> RenderedImages:
         with torch.autocast(batch.images.device.type, enabled=False):

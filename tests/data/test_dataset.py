@@ -57,6 +57,16 @@ def test_targets_of_a_person_are_different_views(root, open_pool, rng):
         pool.sample(2, 8, rng)
 
 
+def test_the_photograph_comes_as_often_as_its_weight_says(root, open_pool, rng):
+    pool = open_pool(root)
+    pool.load()
+    for weight, expected in ((0.0, 2 / 7), (0.5, 0.5 + 0.5 * 2 / 7), (1.0, 1.0)):
+        batch = pool.sample(400, 2, rng, photo_weight=weight)
+        shown = (batch.target_cameras.viewmats == batch.cameras.viewmats[:, :1]).flatten(2).all(dim=2).sum(dim=1)
+        assert shown.max() == 1  # targets stay different views
+        assert shown.float().mean().item() == pytest.approx(expected, abs=0.08)
+
+
 def test_same_generator_gives_the_same_batch(root, open_pool):
     pool = open_pool(root)
     pool.load()

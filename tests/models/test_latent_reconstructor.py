@@ -48,14 +48,13 @@ def rig(batch: int = 1, azimuth: float = 0.0) -> Cameras:
 
 def dummy_inputs(rng: torch.Generator, batch: int = 2, azimuth: float = 0.0) -> dict:
     body, cameras = ellipsoid_body(batch), rig(batch, azimuth)
-    maps, token_ids = BodyConditioner(num_tokens=20, map_size=SIZE // 2)(body, cameras)
+    conditions = BodyConditioner(num_tokens=20, map_size=SIZE // 2)(body, cameras)
     return {
         "latents": torch.randn(batch, 1, 4, SIZE // 8, SIZE // 8, generator=rng),
         "image": torch.rand(batch, 4, SIZE, SIZE, generator=rng),
         "cameras": cameras,
         "body": body,
-        "maps": maps,
-        "token_ids": token_ids,
+        **conditions._asdict(),
     }
 
 
@@ -91,9 +90,11 @@ def test_the_result_turns_with_the_person(rng):
     back = torch.eye(4)
     back[:3, :3] = turn.T
     turned = Cameras(viewmats=cameras.viewmats @ back, Ks=cameras.Ks, width=SIZE, height=SIZE)
-    maps, token_ids = BodyConditioner(num_tokens=20, map_size=SIZE // 2)(turned_body, turned)
-    assert (maps.hit == inputs["maps"].hit).float().mean() > 0.99  # a sample on a pixel's edge may change sides
-    there = model(**{**inputs, "body": turned_body, "cameras": turned, "maps": maps, "token_ids": token_ids})
+    conditions = BodyConditioner(num_tokens=20, map_size=SIZE // 2)(turned_body, turned)
+    assert (
+        conditions.maps.hit == inputs["maps"].hit
+    ).float().mean() > 0.99  # a sample on a pixel's edge may change sides
+    there = model(**{**inputs, "body": turned_body, "cameras": turned, **conditions._asdict()})
     error = (here.means @ turn.T - there.means).norm(dim=-1)
     assert error.median() < 1e-4
 
@@ -119,6 +120,7 @@ def test_batch_equals_one_by_one(rng):
             "body": ellipsoid_body(1),
             "maps": inputs["maps"][i : i + 1],
             "token_ids": inputs["token_ids"],
+            "token_normals": inputs["token_normals"][i : i + 1],
         }
         alone = model(**one)
         torch.testing.assert_close(alone.means[0], together.means[i], rtol=1e-4, atol=1e-5)

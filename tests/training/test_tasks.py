@@ -161,6 +161,14 @@ def test_penalties_are_there_when_they_weigh_something(pool, tmp_path):
         assert all(value.isfinite() for value in terms.values())
 
 
+def test_the_photograph_is_matched_as_often_as_asked(pool, tmp_path):
+    build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
+    task = ReconstructionTask(tiny_config(tmp_path, photo_weight=1.0))
+    batch = task.sample(pool, 4, torch.Generator().manual_seed(0))
+    same = (batch.targets == batch.images).flatten(2).all(dim=2)
+    assert (same.sum(dim=1) == 1).all()  # one of the targets, the others are other views
+
+
 def test_sample_sheet_shows_photo_targets_and_renders(task, pool):
     module = task.build_module()
     batch = task.sample(pool, 2, torch.Generator().manual_seed(0))
