@@ -49,7 +49,7 @@ _PACKAGES = (
     _Package("rembg", "rembg", "another way to cut the person out", "pip install rembg"),
     _Package("imagecodecs", "imagecodecs", "reading .sog splat files", "pip install imagecodecs"),
     _Package("accelerate", "accelerate", "training", 'pip install "humansplat[train]"'),
-    _Package("smplx", "smplx", "SMPL and SMPL-X bodies (non-commercial)", 'pip install "humansplat[smplx]"'),
+    _Package("smplx", "smplx", "smplx's own modules (non-commercial)", 'pip install "humansplat[smplx]"'),
 )
 
 
@@ -67,6 +67,7 @@ def examine() -> list[Finding]:
         *(_package(package) for package in _PACKAGES),
         _weights(),
         _pose_graph(),
+        *examine_body_models(),
         _ffmpeg(),
         _compiler(),
     ]
@@ -131,6 +132,31 @@ def _pose_graph() -> Finding:
         str(path) if path.is_file() else "fetched at the first photo, 36 MB; or python -m humansplat.capture.graph"
     )
     return Finding(name="pose graph", found=path.is_file(), detail=detail, gives="landmarks and mask of a photo")
+
+
+def examine_body_models() -> list[Finding]:
+    """The user's files of the SMPL family; whether they can be read shows when one is loaded."""
+    from humansplat.body.smpl_files import (
+        FOLDER_VARIABLE,
+        GENDERS,
+        REGISTER,
+        SMPL_NAMES,
+        find_smpl_files,
+        model_folder,
+    )
+
+    folder = model_folder()
+    findings = []
+    for name in SMPL_NAMES:
+        files = find_smpl_files(name, folder) if folder else {}
+        details = [f"{gender} {path}" for gender, path in files.items()]
+        if missing := [gender for gender in GENDERS if gender not in files]:
+            remedy = f"register at {REGISTER[name]}, put {name.upper()}_{missing[0].upper()}.npz or .pkl into "
+            remedy += f"{folder / name}" if folder else f"FOLDER/{name} and set {FOLDER_VARIABLE}=FOLDER"
+            details.append(f"no {', '.join(missing)}: {remedy}" if files else remedy)
+        gives = f"{name} bodies; its files are for non-commercial use"
+        findings.append(Finding(name=f"{name} files", found=bool(files), detail="; ".join(details), gives=gives))
+    return findings
 
 
 def _ffmpeg() -> Finding:

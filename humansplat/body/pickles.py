@@ -10,7 +10,10 @@ worked out afterwards, by the code below, with every size checked. Neither chump
 import pickle
 import re
 import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
+from io import BufferedIOBase
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -31,7 +34,7 @@ _LARGEST = 2**31
 
 _UNREADABLE = (
     pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError,
-    MemoryError, RecursionError, ImportError,
+    MemoryError, RecursionError, ImportError, NotImplementedError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -54,7 +57,7 @@ class _Record:
 class _Unpickler(pickle.Unpickler):
     """Knows no class and no function but records."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
+    def __init__(self, file: IO[bytes] | BufferedIOBase, name: str) -> None:
         super().__init__(file, encoding="latin1")  # the official files were written by Python 2
         self._name = name
 
@@ -93,33 +96,28 @@ def read_npz_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray]:
     """
     arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as members:
-            if not isinstance(members, np.lib.npyio.NpzFile):
-                raise UserError(f"{path} is not a body model: it holds a lone array")
+        with zipfile.ZipFile(path) as stored:
             for name in names:
-                if name in members.files:
-                    arrays[name] = _member(members, name, path)
+                if f"{name}.npy" in stored.namelist():
+                    arrays[name] = _member(stored, f"{name}.npy", f"{name!r} in {path}")
     except UserError:
         raise
-    except (OSError, NotImplementedError, *_UNREADABLE) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path} is not a model file that can be read ({type(error).__name__}: {error})") from error
     return arrays
 
 
-def _member(members: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray:
-    stored = members.zip
-    assert stored is not None  # the file is open
-    entry = f"{name}.npy" if f"{name}.npy" in stored.namelist() else name
+def _member(stored: zipfile.ZipFile, entry: str, name: str) -> NDArray:
     with stored.open(entry) as file:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        _, _, dtype = read_header(file)
-        if dtype.hasobject:
-            return _plain(_load(file, f"{name!r} in {path}"), f"{name!r} in {path}")
-    return members[name]
+        if read_header(file)[2].hasobject:
+            return _plain(_load(file, name), name)
+    with stored.open(entry) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _load(file: IO[bytes], name: str) -> object:
+def _load(file: IO[bytes] | BufferedIOBase, name: str) -> object:
     try:
         return _Unpickler(file, name).load()
     except UserError:

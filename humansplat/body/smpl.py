@@ -283,4 +283,4 @@ def _needed(file: SmplFile, key: str) -> NDArray:
 
 
 def _float(array: NDArray) -> Float[Tensor, "..."]:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))

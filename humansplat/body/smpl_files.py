@@ -25,7 +25,7 @@ SMPL_NAMES: tuple[SmplName, ...] = get_args(SmplName)
 GENDERS: tuple[Gender, ...] = get_args(Gender)
 NUM_JOINTS = {"smpl": 24, "smplh": 52, "smplx": 55}
 REGISTER = {
-    "smpl": "https://smpl.is.tue.mpg.de (the neutral one: https://smplify.is.tue.mpg.de)",
+    "smpl": "https://smpl.is.tue.mpg.de",
     "smplh": "https://mano.is.tue.mpg.de",
     "smplx": "https://smpl-x.is.tue.mpg.de",
 }

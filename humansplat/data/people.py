@@ -51,7 +51,7 @@ class BodyTemplate(TensorStruct):
         )
 
     @staticmethod
-    def of(body: BodyModel, model: str = "anny") -> "BodyTemplate":
+    def of(body: BodyModel) -> "BodyTemplate":
         """Take the shared parts of a body model and find its symmetry."""
         return BodyTemplate(
             canonical=body.canonical.detach(),
@@ -59,7 +59,7 @@ class BodyTemplate(TensorStruct):
             parts=body.parts,
             mirrored_vertices=mirrored_vertices(body.canonical.detach()),
             mirrored_joints=mirrored_joints(body.joint_names),
-            model=model,
+            model=body.name,
         )
 
 

@@ -3,6 +3,7 @@
 Arrays of the file, world frame, metres, float32:
     vertices [v, 3], joints [j, 3]           the posed surface and skeleton
     model                                    name of the body model
+    gender                                   which of its files: neutral, male or female; only for the SMPL family
     viewmat [4, 4], K [3, 3], width, height  the camera
     canonical [v, 3], faces [f, 3], parts [v]  what is the same for every body of the model; may be left out
     any other name                           the model's own parameters
@@ -23,6 +24,8 @@ from humansplat.structures import Cameras, PosedBody
 
 _REQUIRED = ("vertices", "joints", "model", "viewmat", "K", "width", "height")
 _CONSTANTS = ("canonical", "faces", "parts")
+_NAMES = {*_REQUIRED, *_CONSTANTS, "gender"}
+"""Every other array is a parameter of the model."""
 
 
 def write_body(body: PosedBody, camera: Cameras, path: Path, *, constants: bool = True) -> None:
@@ -52,9 +55,11 @@ def write_body(body: PosedBody, camera: Cameras, path: Path, *, constants: bool 
         "height": np.array(camera.height),
     }
     parameters = {name: _array(value) for name, value in (body.parameters or {}).items()}
-    if taken := sorted(parameters.keys() & {*_REQUIRED, *_CONSTANTS}):
+    if taken := sorted(parameters.keys() & _NAMES):
         raise ValueError(f"a body model's parameter cannot be called {', '.join(taken)} in body.npz")
     arrays |= parameters
+    if body.gender is not None:
+        arrays["gender"] = np.array(body.gender)
     if constants:
         arrays["canonical"] = _array(body.canonical)
         arrays["faces"] = body.faces.cpu().numpy().astype(np.int32)
@@ -68,7 +73,7 @@ def read_body(path: Path, template: PosedBody | None = None) -> tuple[PosedBody,
 
     Args:
         path: The file.
-        template: Any body of the same model: gives what a file of a data set leaves out.
+        template: Any body of the same model and gender: gives what a file of a data set leaves out.
 
     Raises:
         UserError: If there is no such file, it is not a body file, or it leaves out what no template gives.
@@ -77,12 +82,12 @@ def read_body(path: Path, template: PosedBody | None = None) -> tuple[PosedBody,
     missing = sorted(set(_REQUIRED) - arrays.keys())
     if missing:
         raise UserError(f"{path}: not a body file, it lacks {', '.join(missing)}")
-    model = str(arrays["model"])
+    model, gender = str(arrays["model"]), str(arrays["gender"]) if "gender" in arrays else None
     if all(name in arrays for name in _CONSTANTS):
         canonical = _tensor(arrays["canonical"])
         faces = torch.from_numpy(arrays["faces"].astype(np.int64))
         parts = torch.from_numpy(arrays["parts"].astype(np.int64))
-    elif template is not None and template.model == model and len(template.canonical) == len(arrays["vertices"]):
+    elif template is not None and _fits(template, model, gender, len(arrays["vertices"])):
         canonical, faces, parts = template.canonical, template.faces, template.parts
     else:
         raise UserError(f"{path}: a body of the model {model!r} without its faces; write it with constants=True")
@@ -93,8 +98,8 @@ def read_body(path: Path, template: PosedBody | None = None) -> tuple[PosedBody,
         faces=faces,
         parts=parts,
         model=model,
-        parameters={name: _tensor(value) for name, value in arrays.items() if name not in {*_REQUIRED, *_CONSTANTS}}
-        or None,
+        gender=gender,
+        parameters={name: _tensor(value) for name, value in arrays.items() if name not in _NAMES} or None,
     )
     camera = Cameras(
         viewmats=_tensor(arrays["viewmat"]),
@@ -103,6 +108,11 @@ def read_body(path: Path, template: PosedBody | None = None) -> tuple[PosedBody,
         height=int(arrays["height"]),
     )
     return body, camera
+
+
+def _fits(template: PosedBody, model: str, gender: str | None, num_vertices: int) -> bool:
+    same = (template.model, template.gender) == (model, gender)
+    return same and len(template.canonical) == num_vertices
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

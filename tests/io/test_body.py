@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from humansplat.body.models import load_body_model
 from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics
 from humansplat.io.body import read_body, write_body
@@ -67,6 +68,21 @@ def test_a_body_may_lack_parameters(body, camera, tmp_path):
     )
     write_body(bare, camera, tmp_path / "body.npz")
     assert read_body(tmp_path / "body.npz")[0].parameters is None
+
+
+def test_a_body_of_the_smpl_family_can_be_posed_again(smpl_folder, camera, tmp_path, rng):
+    model = load_body_model("smplx", folder=smpl_folder, gender="male")
+    posed = model.pose({name: torch.randn(shape, generator=rng) / 4 for name, shape in model.parameter_shapes.items()})
+    for constants in (True, False):
+        write_body(posed, camera, tmp_path / "body.npz", constants=constants)
+        again, _ = read_body(tmp_path / "body.npz", template=model.pose({}))
+        assert (again.model, again.gender) == ("smplx", "male")
+        assert again.parameters.keys() == model.parameter_shapes.keys()
+        same = load_body_model(again.model, folder=smpl_folder, gender=again.gender).pose(again.parameters)
+        torch.testing.assert_close(same.vertices, posed.vertices, atol=1e-5, rtol=0)
+    other = load_body_model("smplx", folder=smpl_folder, gender="female")
+    with pytest.raises(UserError, match="without its faces"):
+        read_body(tmp_path / "body.npz", template=other.pose({}))
 
 
 def test_parameters_cannot_take_the_name_of_another_array(body, camera, tmp_path):
