@@ -1,0 +1,1 @@
+"""Body files of other programs, read into one record without executing anything that they hold."""
