@@ -28,7 +28,8 @@ from humansplat.geometry.projection import project, to_camera, unproject
 from humansplat.geometry.rotations import axis_angle_to_matrix
 from humansplat.io.atomic import replacing
 from humansplat.io.images import to_bytes, write_png
-from humansplat.metrics.image import crop, mask_box, psnr, silhouette_iou, ssim
+from humansplat.metrics.image import crop, psnr, silhouette_iou, ssim
+from humansplat.metrics.views import MAX_PSNR, SIDES, bearings, person_box, sides
 from humansplat.models.autoencoder import on_white
 from humansplat.pipelines.preview import labelled, side_by_side, stacked
 from humansplat.pipelines.reconstructor import Reconstructor, batched
@@ -39,15 +40,9 @@ logger = logging.getLogger(__name__)
 
 Bodies = Literal["fitted", "true"]
 METRICS = ("psnr", "ssim", "silhouette_iou", "psnr_box", "ssim_box")
-SIDES = ("front", "side", "back")
-BOX_MARGIN = 0.05
-"""Added around the person's box, as a fraction of its larger side."""
-MAX_PSNR = 99.0
-"""Equal pictures have an infinite ratio, which no mean and no JSON can hold."""
 DIGITS = 4
 SHEET_PEOPLE = 4
 """Best and worst people on the contact sheet, each."""
-_NUM_BOX_PIXELS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +62,8 @@ class Subject:
 
     def sides(self) -> list[str]:
         """Front, side or back, of each novel view."""
-        axis = self.body.joints[0]
-        first, others = (_azimuths(cameras, axis) for cameras in (self.cameras[:1], self.target_cameras))
-        turned = torch.remainder(others - first + math.pi, 2 * math.pi) - math.pi
-        return [SIDES[sum(angle > math.radians(limit) for limit in (45, 135))] for angle in turned.abs().tolist()]
+        bearing = bearings(self.cameras[0], self.target_cameras, self.body.joints[0])
+        return [SIDES[side] for side in sides(bearing).tolist()]
 
 
 def evaluate(
@@ -220,7 +213,7 @@ def score_views(subject: Subject, renders: Float[Tensor, "t 4 s s"]) -> list[dic
     scores = []
     for render, target in zip(renders, subject.targets, strict=True):
         image, truth, alpha = render[:3], on_white(target), target[3]
-        box = mask_box(alpha, BOX_MARGIN, min_size=_NUM_BOX_PIXELS)
+        box = person_box(alpha).tolist()
         scores.append(
             {
                 "psnr": min(psnr(image, truth).item(), MAX_PSNR),
@@ -258,11 +251,6 @@ def sheet_row(reconstructor: Reconstructor, subject: Subject, label: str) -> Flo
             pair = [on_white(subject.targets[index]), renders[index, :3]]
         tiles.extend(pair)
     return labelled(side_by_side(tiles), f"{label}   input | truth, render: {', '.join(SIDES)}")
-
-
-def _azimuths(cameras: Cameras, axis: Float[Tensor, "3"]) -> Float[Tensor, " v"]:
-    offset = cameras.centers - axis
-    return torch.atan2(offset[:, 0], offset[:, 2])
 
 
 def _means(scores: list[dict[str, float]]) -> dict[str, float]:

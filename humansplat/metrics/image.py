@@ -1,8 +1,10 @@
 """PSNR, SSIM and silhouette overlap of rendered images, and the person's box that they are taken in."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SSIM_WINDOW = 11
@@ -66,8 +68,8 @@ def silhouette_iou(
 
 
 def mask_box(
-    mask: Float[Tensor, "h w"], margin: float = 0.05, threshold: float = 0.5, min_size: int = 0
-) -> tuple[int, int, int, int]:
+    mask: Float[Tensor, "*batch h w"], margin: float = 0.05, threshold: float = 0.5, min_size: int = 0
+) -> Int[Tensor, "*batch 4"]:
     """The box of a silhouette, widened.
 
     Args:
@@ -79,26 +81,46 @@ def mask_box(
     Returns:
         ``(left, top, right, bottom)``, pixels, right and bottom exclusive; the whole image if the mask is empty.
     """
-    height, width = mask.shape
     inside = mask > threshold
-    if not inside.any():
-        return 0, 0, width, height
-    rows, columns = inside.any(dim=1).nonzero()[:, 0].tolist(), inside.any(dim=0).nonzero()[:, 0].tolist()
-    pad = round(margin * max(rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]))
-    left, right = _widened(columns[0] - pad, columns[-1] + 1 + pad, width, min_size)
-    top, bottom = _widened(rows[0] - pad, rows[-1] + 1 + pad, height, min_size)
-    return left, top, right, bottom
+    top, bottom = _span(inside.any(dim=-1))
+    left, right = _span(inside.any(dim=-2))
+    pad = (margin * torch.maximum(right - left, bottom - top)).round().long()
+    left, right = _widened(left - pad, right + pad, mask.shape[-1], min_size)
+    top, bottom = _widened(top - pad, bottom + pad, mask.shape[-2], min_size)
+    return torch.stack([left, top, right, bottom], dim=-1)
 
 
-def _widened(start: int, stop: int, length: int, min_size: int) -> tuple[int, int]:
-    """A range of at least ``min_size`` within ``[0, length)`` around the given one."""
-    start, stop = max(start, 0), min(stop, length)
-    lack = max(0, min(min_size, length) - (stop - start))
-    start = max(0, min(start - lack // 2, length - (stop - start) - lack))
-    return start, max(stop, start + min(min_size, length))
+def _span(flags: Bool[Tensor, "*batch n"]) -> tuple[Int[Tensor, "*batch"], Int[Tensor, "*batch"]]:
+    """From the first to after the last true entry; everything if there is none."""
+    length = flags.shape[-1]
+    places = torch.arange(length, device=flags.device)
+    none = ~flags.any(dim=-1)
+    first = torch.where(flags, places, length).amin(dim=-1).masked_fill(none, 0)
+    return first, torch.where(flags, places + 1, 0).amax(dim=-1).masked_fill(none, length)
 
 
-def crop(image: Float[Tensor, "*batch h w"], box: tuple[int, int, int, int]) -> Float[Tensor, "*batch y x"]:
+def _widened(
+    start: Int[Tensor, "*batch"], stop: Int[Tensor, "*batch"], length: int, min_size: int
+) -> tuple[Int[Tensor, "*batch"], Int[Tensor, "*batch"]]:
+    """Ranges of at least ``min_size`` within ``[0, length)`` around the given ones."""
+    start, stop, least = start.clamp(min=0), stop.clamp(max=length), min(min_size, length)
+    lack = (least - (stop - start)).clamp(min=0)
+    start = torch.minimum(start - lack // 2, length - (stop - start) - lack).clamp(min=0)
+    return start, torch.maximum(stop, start + least)
+
+
+def crop(image: Float[Tensor, "*batch h w"], box: Sequence[int]) -> Float[Tensor, "*batch y x"]:
     """The part of an image within ``(left, top, right, bottom)``."""
     left, top, right, bottom = box
     return image[..., top:bottom, left:right]
+
+
+def psnr_in_box(
+    image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"], box: Int[Tensor, "*batch 4"]
+) -> Float[Tensor, "*batch"]:
+    """``psnr`` of the parts within boxes, each image its own, without waiting for the device."""
+    left, top, right, bottom = (edge[..., None] for edge in box.unbind(dim=-1))
+    x, y = (torch.arange(length, device=box.device) for length in (image.shape[-1], image.shape[-2]))
+    inside = ((y >= top) & (y < bottom))[..., :, None] & ((x >= left) & (x < right))[..., None, :]
+    squared = (image - reference).square().mean(dim=-3) * inside
+    return -10 * (squared.sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))).log10()

@@ -14,7 +14,8 @@ from humansplat.body.noise import BodyNoise
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
-from humansplat.metrics.image import psnr
+from humansplat.metrics.image import psnr, psnr_in_box
+from humansplat.metrics.views import MAX_PSNR, SIDES, bearings, person_box, sides
 from humansplat.models.autoencoder import encode_images, load_autoencoder, on_white
 from humansplat.models.conditioning import BodyConditioner
 from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
@@ -83,28 +84,27 @@ class ReconstructionTask:
         return terms
 
     def validate(self, module: nn.Module, pool: PeoplePool) -> dict[str, float]:
-        """PSNR over the novel views with true bodies: whole picture and the person's box, by side."""
+        """PSNR over the novel views with true bodies: whole picture and the person's box, by side, as evaluated."""
         device = next(module.parameters()).device
         novel = torch.arange(NUM_VIEWS, pool.num_views, device=device)
-        whole, box, bearing = [], [], []
+        whole, box, side = [], [], []
         for start in range(0, len(pool), VALIDATION_BATCH):
             people = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=device)
             batch = pool.batch(people, novel.expand(len(people), -1))
             rendered = self._render(self._reconstruct(module, batch, batch.body), batch)
-            colors, truth = (
-                rendered.colors.movedim(-1, 2).clamp(0, 1).flatten(0, 1),
-                on_white(batch.targets).flatten(0, 1),
-            )
-            whole.append(psnr(colors, truth))
-            box.append(_box_psnr(colors, truth, batch.targets[:, :, 3].flatten(0, 1)))
-            bearing.append(_bearing(batch).flatten())
-        turn = torch.cat(bearing).abs()
+            colors, truth = rendered.colors.movedim(-1, 2).clamp(0, 1), on_white(batch.targets)
+            whole.append(psnr(colors, truth).flatten())
+            box.append(psnr_in_box(colors, truth, person_box(batch.targets[:, :, 3])).flatten())
+            bearing = bearings(batch.cameras[:, 0], batch.target_cameras, batch.body.joints[:, 0])
+            side.append(sides(bearing).flatten())
+        seen_from = torch.cat(side)
         figures = {}
-        for name, values in (("psnr", torch.cat(whole)), ("box", torch.cat(box))):
+        for name, parts in (("psnr", whole), ("box", box)):
+            values = torch.cat(parts).clamp(max=MAX_PSNR)
             figures[name] = values.mean()
-            figures[f"{name}_front"] = values[turn < torch.pi / 4].mean()
-            figures[f"{name}_side"] = values[(turn >= torch.pi / 4) & (turn <= 3 * torch.pi / 4)].mean()
-            figures[f"{name}_back"] = values[turn > 3 * torch.pi / 4].mean()
+            for place, label in enumerate(SIDES):
+                members = seen_from == place
+                figures[f"{name}_{label}"] = (values * members).sum() / members.sum()
         return {name: round(value.item(), 4) for name, value in figures.items()}
 
     def pictures(self, module: nn.Module, batch: PeopleBatch) -> Tensor:
@@ -143,24 +143,3 @@ class ReconstructionTask:
     def _render(self, splats: Gaussians, batch: PeopleBatch) -> RenderedImages:
         with torch.autocast(batch.images.device.type, enabled=False):
             return render_gaussians(splats, batch.target_cameras)
-
-
-def _bearing(batch: PeopleBatch) -> Tensor:
-    """Angle from the photo's camera to each target's about the vertical, radians in [-pi, pi], ``[b, t]``."""
-    axis = (batch.body.vertices.amin(dim=1) + batch.body.vertices.amax(dim=1))[:, None] / 2
-    photo, target = batch.cameras.centers[:, :1] - axis, batch.target_cameras.centers - axis
-    angle = torch.atan2(target[..., 0], target[..., 2]) - torch.atan2(photo[..., 0], photo[..., 2])
-    return torch.remainder(angle + torch.pi, 2 * torch.pi) - torch.pi
-
-
-def _box_psnr(images: Tensor, truth: Tensor, alpha: Tensor) -> Tensor:
-    """PSNR inside the bounding box of each true mask ``[n, h, w]``, ``[n]``."""
-    person = alpha > 0.5
-    rows, columns = person.any(dim=2), person.any(dim=1)
-
-    def span(flags: Tensor) -> Tensor:  # from the first to the last true entry
-        return (flags.cumsum(1) > 0) & (flags.flip(1).cumsum(1).flip(1) > 0)
-
-    box = (span(rows)[:, :, None] & span(columns)[:, None]).float()
-    squared = ((images - truth).square().mean(dim=1) * box).sum(dim=(1, 2)) / box.sum(dim=(1, 2)).clamp(min=1)
-    return -10 * squared.clamp(min=1e-10).log10()

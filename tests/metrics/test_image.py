@@ -4,7 +4,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from humansplat.metrics.image import crop, mask_box, psnr, silhouette_iou, ssim
+from humansplat.metrics.image import crop, mask_box, psnr, psnr_in_box, silhouette_iou, ssim
 
 
 @pytest.fixture
@@ -68,17 +68,34 @@ def test_silhouette_iou_counts_pixels():
 def test_the_box_holds_the_mask_and_a_margin():
     mask = torch.zeros(100, 80)
     mask[20:60, 30:50] = 1
-    assert mask_box(mask, margin=0.0) == (30, 20, 50, 60)
-    assert mask_box(mask, margin=0.1) == (26, 16, 54, 64)
-    assert mask_box(mask, margin=2.0) == (0, 0, 80, 100)
-    assert mask_box(torch.zeros(100, 80)) == (0, 0, 80, 100)
-    assert crop(mask, mask_box(mask, margin=0.0)).min() == 1
+    assert mask_box(mask, margin=0.0).tolist() == [30, 20, 50, 60]
+    assert mask_box(mask, margin=0.1).tolist() == [26, 16, 54, 64]
+    assert mask_box(mask, margin=2.0).tolist() == [0, 0, 80, 100]
+    assert mask_box(torch.zeros(100, 80)).tolist() == [0, 0, 80, 100]
+    assert crop(mask, mask_box(mask, margin=0.0).tolist()).min() == 1
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (98, 78), (50, 40)])
 def test_the_box_can_have_a_least_size(top, left):
     mask = torch.zeros(100, 80)
     mask[top : top + 2, left : left + 2] = 1
-    box = mask_box(mask, margin=0.0, min_size=11)
+    box = mask_box(mask, margin=0.0, min_size=11).tolist()
     assert crop(mask, box).shape == (11, 11)
     assert crop(mask, box).sum() == 4
+
+
+def test_boxes_of_many_masks_are_the_boxes_of_each(rng):
+    masks = torch.zeros(30, 40, 60)
+    for mask in masks[1:]:
+        left, top = torch.randint(30, (2,), generator=rng).tolist()
+        mask[top : top + 7, left : left + 12] = torch.rand(min(7, 40 - top), 12, generator=rng)
+    together = mask_box(masks, min_size=16)
+    assert torch.equal(together, torch.stack([mask_box(mask, min_size=16) for mask in masks]))
+    assert (together[:, 2:] - together[:, :2]).min() >= 16
+
+
+def test_psnr_in_boxes_is_that_of_the_crops(rng):
+    image, reference = torch.rand(2, 4, 3, 40, 60, generator=rng)
+    boxes = torch.tensor([[0, 0, 60, 40], [3, 5, 20, 30], [59, 0, 60, 40], [10, 10, 30, 12]])
+    expected = [psnr(crop(a, box), crop(b, box)) for a, b, box in zip(image, reference, boxes.tolist(), strict=True)]
+    torch.testing.assert_close(psnr_in_box(image, reference, boxes), torch.stack(expected))
