@@ -23,7 +23,15 @@ from PIL import Image, ImageOps
 from humansplat.body.anny import AnnyBody
 from humansplat.body.fit import BodyFitter
 from humansplat.body.fit_report import BodyFit
-from humansplat.body.noise_measure import BodyErrors, body_bones, estimated_levels, report, turn_errors
+from humansplat.body.noise_measure import (
+    BodyErrors,
+    SeenPose,
+    body_bones,
+    estimated_levels,
+    pose_errors,
+    report,
+    seen_pose,
+)
 from humansplat.capture.capture import Capture, capture_person
 from humansplat.data.format import read_manifest, read_person
 from humansplat.data.people import mirrored_joints
@@ -57,6 +65,13 @@ def turned_degrees(fit: BodyFit, camera: Cameras, mirror: bool) -> float:
     return abs(float(np.degrees((difference + np.pi) % (2 * np.pi) - np.pi)))
 
 
+def pose_seen(body: PosedBody, camera: Cameras, model: AnnyBody) -> SeenPose:
+    """A pose in the axes of the camera's line of sight to the root."""
+    assert body.parameters is not None
+    viewing = F.normalize(body.joints[0] - camera.centers, dim=0)
+    return seen_pose(model.skeleton, body.parameters["rotations"], body.joints, viewing)
+
+
 def body_errors(fit: BodyFit, seen: Capture, body: PosedBody, camera: Cameras, model: AnnyBody) -> BodyErrors:
     """What is wrong with a fit, unbatched.
 
@@ -64,15 +79,6 @@ def body_errors(fit: BodyFit, seen: Capture, body: PosedBody, camera: Cameras, m
     """
     assert fit.body.parameters is not None
     assert body.parameters is not None
-    turns = turn_errors(
-        fit.body.parameters["rotations"],
-        body.parameters["rotations"],
-        F.normalize(fit.body.joints[0] - fit.camera.centers, dim=0),
-        F.normalize(body.joints[0] - camera.centers, dim=0),
-        body.joints,
-        model.joint_names,
-        model.skeleton,
-    )
     scale = seen.crop_to_photo[:, :2]
     crop_pixel, depth = project(fit.body.joints[:1], fit.camera.viewmats, fit.camera.Ks)
     pixel, true_depth = project(body.joints[:1], camera.viewmats, camera.Ks)
@@ -83,9 +89,9 @@ def body_errors(fit: BodyFit, seen: Capture, body: PosedBody, camera: Cameras, m
     ]
     looks = depth * camera.Ks[0, 0] / (fit.camera.Ks[0, 0] * scale[0, 0]) * sizes[1] / sizes[0]
     return BodyErrors(
-        **turns,
+        **pose_errors(pose_seen(fit.body, fit.camera, model), pose_seen(body, camera, model), model.joint_names),
         phenotypes=fit.body.parameters["phenotypes"] - body.parameters["phenotypes"],
-        place=torch.cat([missed[:1], -missed[1:], looks - true_depth]),
+        place=torch.cat([missed[:1], -missed[1:], true_depth - looks]),
     )
 
 

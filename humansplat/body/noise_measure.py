@@ -55,6 +55,8 @@ class BodyErrors(TensorStruct):
     """The part of these that swings the bone in depth; the rest is in the picture or about the bone."""
     towards: Float[Tensor, "*b k"]
     """Cosine of the angle between the true bone and the line of sight, 0 to 1."""
+    ends: Float[Tensor, "*b k 3"]
+    """Of the places of the bones' ends, the root joints put together, metres."""
     phenotypes: Float[Tensor, "*b p"]
     place: Float[Tensor, "*b 3"]
     """Of the root joint, metres."""
@@ -71,44 +73,48 @@ def body_bones(joint_names: Sequence[str]) -> list[Bone]:
     return trunk + limbs
 
 
-def turn_errors(
-    found: Float[Tensor, "*b j 3"],
-    true: Float[Tensor, "*b j 3"],
-    found_viewing: Float[Tensor, "*b 3"],
-    viewing: Float[Tensor, "*b 3"],
-    true_joints: Float[Tensor, "*b j 3"],
-    joint_names: Sequence[str],
+class SeenPose(TensorStruct):
+    """A pose in the axes of its own line of sight."""
+
+    rotations: Float[Tensor, "*b j 3 3"]
+    """Of each joint against the rest pose."""
+    joints: Float[Tensor, "*b j 3"]
+    """Places, the root joint at the origin, metres."""
+
+
+def seen_pose(
     skeleton: Skeleton,
-) -> dict[str, Tensor]:
-    """Compare rotations, each as seen from its own camera.
+    rotations: Float[Tensor, "*b j 3"],
+    joints: Float[Tensor, "*b j 3"],
+    viewing: Float[Tensor, "*b 3"],
+) -> SeenPose:
+    """See a pose from its camera.
 
     Args:
-        found: Rotations of the joints, axis times angle.
-        true: The same of the true body.
-        found_viewing: Unit direction from the fit's camera to the fitted root joint, in the fit's world.
-        viewing: The same of the truth.
-        true_joints: Positions, world frame.
-        joint_names: Of the body model.
         skeleton: Of the body model.
+        rotations: Of the joints against their parents, axis times angle.
+        joints: World frame, metres.
+        viewing: Unit direction from the camera to the root joint, world frame.
+    """
+    axes = sight_axes(viewing)
+    axes = torch.cat([axes[..., :2, :], -axes[..., 2:, :]], dim=-2)  # towards the camera: right-handed
+    turns, _ = skeleton(torch.zeros_like(rotations), axis_angle_to_matrix(rotations), rotations[..., 0, :])
+    return SeenPose(rotations=axes[..., None, :, :] @ turns, joints=(joints - joints[..., :1, :]) @ axes.mT)
+
+
+def pose_errors(found: SeenPose, true: SeenPose, joint_names: Sequence[str]) -> dict[str, Tensor]:
+    """Compare poses, each as seen from its own camera.
 
     Returns:
-        ``root``, ``bones``, ``swings`` and ``towards`` of :class:`BodyErrors`.
+        ``root``, ``bones``, ``swings``, ``towards`` and ``ends`` of :class:`BodyErrors`.
     """
-    axes = toward_camera(sight_axes(viewing))
-    seen = [
-        axes_of @ skeleton(torch.zeros_like(rotations), axis_angle_to_matrix(rotations), rotations[..., 0, :])[0]
-        for rotations, axes_of in (
-            (found, toward_camera(sight_axes(found_viewing))[..., None, :, :]),
-            (true, axes[..., None, :, :]),
-        )
-    ]
-    errors = seen[0] @ seen[1].mT
+    errors = found.rotations @ true.rotations.mT
     bones = body_bones(joint_names)
     joints, above, ends = (
         [joint_names.index(getattr(bone, part)) for bone in bones] for part in ("joint", "above", "end")
     )
     turns = matrix_to_axis_angle(errors[..., above, :, :].mT @ errors[..., joints, :, :])
-    directions = F.normalize(true_joints[..., ends, :] - true_joints[..., joints, :], dim=-1) @ axes.mT
+    directions = F.normalize(true.joints[..., ends, :] - true.joints[..., joints, :], dim=-1)
     x, y, z = directions.unbind(dim=-1)
     across = F.normalize(torch.stack([-y, x, torch.zeros_like(x)], dim=-1), dim=-1)
     return {
@@ -116,12 +122,8 @@ def turn_errors(
         "bones": turns,
         "swings": (turns * across).sum(dim=-1),
         "towards": z.abs(),
+        "ends": (found.joints - true.joints)[..., ends, :],
     }
-
-
-def toward_camera(axes: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The axes of the line of sight with the last reversed, which makes them right-handed."""
-    return torch.cat([axes[..., :2, :], -axes[..., 2:, :]], dim=-2)
 
 
 def spread(values: Tensor, robust: bool) -> float:
@@ -164,7 +166,10 @@ def estimated_levels(errors: BodyErrors, bones: Sequence[Bone], robust: bool = F
 
 
 def report(errors: BodyErrors, bones: Sequence[Bone], phenotype_names: Sequence[str]) -> list[str]:
-    """Lines of a table: root mean squares, the robust estimate in brackets; degrees and centimetres."""
+    """Lines of a table: root mean squares, the robust estimate in brackets; degrees and centimetres.
+
+    The swings are those of bones that lie across the line of sight.
+    """
 
     def figure(values: Tensor, unit: float) -> str:
         if not values.numel():
@@ -172,23 +177,24 @@ def report(errors: BodyErrors, bones: Sequence[Bone], phenotype_names: Sequence[
         return f"{unit * spread(values, False):5.1f} ({unit * spread(values, True):4.1f})".rjust(12)
 
     degrees = math.degrees(1.0)
-    titles = ("about each axis", "about the line", "swings in depth:", "across the line", "others")
-    lines = ["bone".ljust(10) + "".join(title.rjust(18) for title in titles)]
+    titles = ("about each axis", "about the line", "swings in depth", "end in picture", "end in depth")
+    lines = ["bone".ljust(12) + "".join(title.rjust(18) for title in titles)]
     for group in dict.fromkeys(bone.group for bone in bones):
         chosen = [bone.group == group for bone in bones]
-        turns, swings, across = errors.bones[:, chosen], errors.swings[:, chosen], errors.towards[:, chosen]
-        lying = across <= LYING_ACROSS
-        columns = (turns[..., :2], turns[..., 2], swings, swings[lying], swings[~lying])
-        lines.append(group.ljust(10) + "".join(figure(values, degrees).rjust(18) for values in columns))
+        turns, ends = errors.bones[:, chosen], errors.ends[:, chosen]
+        lying = errors.towards[:, chosen] <= LYING_ACROSS
+        columns = [figure(x, degrees) for x in (turns[..., :2], turns[..., 2], errors.swings[:, chosen][lying])]
+        columns += [figure(x, 100.0) for x in (ends[..., :2], ends[..., 2])]
+        lines.append(group.ljust(12) + "".join(column.rjust(18) for column in columns))
     for name, axis in (("lean", 0), ("turn", 1), ("roll", 2)):
         mean = degrees * float(errors.root[:, axis].mean())
         lines.append(
-            f"root {name}".ljust(10) + figure(errors.root[:, axis], degrees).rjust(18) + f"   mean {mean:+.1f}"
+            f"root {name}".ljust(12) + figure(errors.root[:, axis], degrees).rjust(18) + f"   mean {mean:+.1f}"
         )
-    for name, axis in (("right", 0), ("up", 1), ("depth", 2)):
+    for name, axis in (("right", 0), ("up", 1), ("nearer", 2)):
         mean = 100 * float(errors.place[:, axis].mean())
         lines.append(
-            f"root {name}".ljust(10) + figure(errors.place[:, axis], 100.0).rjust(18) + f"   mean {mean:+.1f}"
+            f"root {name}".ljust(12) + figure(errors.place[:, axis], 100.0).rjust(18) + f"   mean {mean:+.1f}"
         )
     shape = (f"{name} {spread(errors.phenotypes[:, i], False):.2f}" for i, name in enumerate(phenotype_names))
     return [*lines, "phenotypes: " + ", ".join(shape)]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from humansplat.body.noise import BodyNoise
-from humansplat.body.noise_measure import BodyErrors, body_bones, estimated_levels, report, turn_errors
+from humansplat.body.noise_measure import BodyErrors, body_bones, estimated_levels, pose_errors, report, seen_pose
 from humansplat.config import NoiseLevels
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
@@ -13,17 +13,16 @@ NUM = 200
 
 
 def errors_between(body, found, found_viewing, true, viewing) -> BodyErrors:
-    turns = turn_errors(
-        found["rotations"],
-        true["rotations"],
-        found_viewing,
-        viewing,
-        body.joints_only(**true),
-        body.joint_names,
-        body.skeleton,
-    )
+    poses = [
+        seen_pose(body.skeleton, parameters["rotations"], body.joints_only(**parameters), seen_along)
+        for parameters, seen_along in ((found, found_viewing), (true, viewing))
+    ]
     place = found["translation"] - true["translation"]
-    return BodyErrors(**turns, phenotypes=found["phenotypes"] - true["phenotypes"], place=place)
+    return BodyErrors(
+        **pose_errors(*poses, body.joint_names),
+        phenotypes=found["phenotypes"] - true["phenotypes"],
+        place=place,
+    )
 
 
 def posed(body, num: int) -> dict[str, torch.Tensor]:
@@ -57,6 +56,7 @@ def test_the_same_body_in_a_turned_world_has_no_errors(body):
     errors = errors_between(body, {**true, "rotations": rotations}, viewing @ turn.mT, true, viewing)
     assert errors.root.abs().max() < 1e-5
     assert errors.bones.abs().max() < 1e-5
+    assert errors.ends.abs().max() < 1e-5
 
 
 def test_a_knee_bent_away_swings_in_depth_and_leaves_its_foot_alone(body):
@@ -70,4 +70,6 @@ def test_a_knee_bent_away_swings_in_depth_and_leaves_its_foot_alone(body):
         assert errors.bones[0, index].tolist() == pytest.approx([expected, 0.0, 0.0], abs=1e-5), bone
     knee = [bone.joint for bone in bones].index("lowerleg01.L")
     assert errors.swings[0, knee].abs().item() == pytest.approx(0.2, rel=0.05)
+    assert errors.ends[0, knee, 2] < -0.05  # away from the camera
+    assert errors.ends[0, knee, :2].abs().max() < 0.02
     assert errors.towards[0, knee] < math.sin(math.radians(20))
