@@ -31,12 +31,12 @@ _BODY_JOINTS = (
 )  # fmt: skip
 _FINGERS = tuple(f"{finger}{link}" for finger in ("index", "middle", "pinky", "ring", "thumb") for link in (1, 2, 3))
 _HANDS = tuple(f"{side}_{link}" for side in ("left", "right") for link in _FINGERS)
-JOINT_NAMES: dict[SmplName, tuple[str, ...]] = {
+JOINT_NAMES: dict[str, tuple[str, ...]] = {
     "smpl": (*_BODY_JOINTS, "left_hand", "right_hand"),
     "smplh": (*_BODY_JOINTS, *_HANDS),
     "smplx": (*_BODY_JOINTS, "jaw", "left_eye", "right_eye", *_HANDS),
 }
-ROTATIONS: dict[SmplName, dict[str, int]] = {
+ROTATIONS: dict[str, dict[str, int]] = {
     "smpl": {"global_orient": 1, "body_pose": 23},
     "smplh": {"global_orient": 1, "body_pose": 21, "left_hand_pose": 15, "right_hand_pose": 15},
     "smplx": {

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from humansplat.body.smpl import ROTATIONS
 from humansplat.config import AugmentConfig
 from humansplat.data.people import BodyTemplate, PeopleBatch
 from humansplat.structures import Cameras, PosedBody
@@ -85,18 +86,40 @@ def reflect_cameras(cameras: Cameras) -> Cameras:
 
 
 def _mirror_body(body: PosedBody, chosen: Bool[Tensor, " b"], template: BodyTemplate) -> PosedBody:
+    joints = _select(chosen, _reflect(body.joints[:, template.mirrored_joints]), body.joints)
     parameters = dict(body.parameters or {})
-    if "rotations" in parameters:  # axis-angle vectors are axial: a reflection keeps x and negates y and z
-        turned = -_reflect(parameters["rotations"][:, template.mirrored_joints])
+    if body.model in ROTATIONS and parameters:
+        parameters |= _mirror_smpl(parameters, joints[:, 0] - body.joints[:, 0], chosen, template, body.model)
+    if "rotations" in parameters:
+        turned = _mirror_turns(parameters["rotations"], template)
         parameters["rotations"] = _select(chosen, turned, parameters["rotations"])
     if "translation" in parameters:
         parameters["translation"] = _select(chosen, _reflect(parameters["translation"]), parameters["translation"])
     return replace(
         body,
         vertices=_select(chosen, _reflect(body.vertices[:, template.mirrored_vertices]), body.vertices),
-        joints=_select(chosen, _reflect(body.joints[:, template.mirrored_joints]), body.joints),
+        joints=joints,
         parameters=parameters,
     )
+
+
+def _mirror_turns(turns: Float[Tensor, "b j 3"], template: BodyTemplate) -> Float[Tensor, "b j 3"]:
+    """Rotations of the mirrored body; axis-angle vectors are axial: a reflection keeps x and negates y and z."""
+    return -_reflect(turns[:, template.mirrored_joints])
+
+
+def _mirror_smpl(
+    parameters: dict[str, Tensor],
+    pelvis_shift: Float[Tensor, "b 3"],
+    chosen: Bool[Tensor, " b"],
+    template: BodyTemplate,
+    model: str,
+) -> dict[str, Tensor]:
+    """The SMPL family keeps its rotations in several parameters, and adds ``transl`` to the shape's own pelvis."""
+    turns = torch.cat([parameters[name] for name in ROTATIONS[model]], dim=-1).unflatten(-1, (-1, 3))
+    turns = _select(chosen, _mirror_turns(turns, template), turns).flatten(-2)
+    parts = turns.split([3 * joints for joints in ROTATIONS[model].values()], dim=-1)
+    return {**dict(zip(ROTATIONS[model], parts, strict=True)), "transl": parameters["transl"] + pelvis_shift}
 
 
 # Slices instead of small constant tensors: making those on a GPU waits for all work queued there.

@@ -200,6 +200,7 @@ class PeoplePool:
                 faces=self.template.faces,
                 parts=self.template.parts,
                 model=self.template.model,
+                gender=self.template.gender,
                 parameters={name[6:]: slot[people] for name, slot in slots.items() if name.startswith("param.")},
             )
         return PeopleBatch(

@@ -38,6 +38,7 @@ class BodyTemplate(TensorStruct):
     mirrored_joints: Int[Tensor, " j"]
     """For each joint its counterpart on the other side."""
     model: str = "anny"
+    gender: str | None = None
 
     def body(self) -> PosedBody:
         """The rest pose of the mean adult, for readers that want any body of the model; it has no joints."""
@@ -48,6 +49,7 @@ class BodyTemplate(TensorStruct):
             faces=self.faces,
             parts=self.parts,
             model=self.model,
+            gender=self.gender,
         )
 
     @staticmethod
@@ -60,6 +62,7 @@ class BodyTemplate(TensorStruct):
             mirrored_vertices=mirrored_vertices(body.canonical.detach()),
             mirrored_joints=mirrored_joints(body.joint_names),
             model=body.name,
+            gender=body.pose({}).gender,
         )
 
 

@@ -1,12 +1,8 @@
 """Pickles as the official files are, made without chumpy and by hand where Python 3 cannot; and hostile ones."""
 
 import collections
-import io
 import os
 import pickle
-import struct
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -14,44 +10,6 @@ import scipy.sparse
 
 from humansplat.body.pickles import read_npz_arrays, read_pickled_arrays
 from humansplat.errors import UserError
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings, and numpy's functions under their old address."""
-
-    dispatch = dict(pickle._Pickler.dispatch)
-
-    def save_bytes(self, value):
-        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
-        self.memoize(value)
-
-    dispatch[bytes] = save_bytes
-
-
-def python2_pickle(value):
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(value)
-    return file.getvalue().replace(b"numpy._core", b"numpy.core")
-
-
-@pytest.fixture
-def chumpy(monkeypatch):
-    """Modules and classes with chumpy's names, only while pickles are written."""
-    classes = {}
-    for address in ("chumpy.ch.Ch", "chumpy.reordering.Select", "chumpy.ch_ops.add"):
-        module_name, _, name = address.rpartition(".")
-        classes[name] = type(name, (), {"__module__": module_name})
-        module = types.ModuleType(module_name)
-        setattr(module, name, classes[name])
-        monkeypatch.setitem(sys.modules, "chumpy", types.ModuleType("chumpy"))
-        monkeypatch.setitem(sys.modules, module_name, module)
-
-    def make(name, **state):
-        value = classes[name]()
-        value.__dict__.update(state)
-        return value
-
-    return make
 
 
 def read(tmp_path, content, *names):
@@ -77,7 +35,7 @@ def test_numbers_and_lists_are_arrays_too(tmp_path):
     assert again["scalar"] == 0.25
 
 
-def test_a_file_of_python_2_with_chumpy_and_a_sparse_matrix(chumpy, tmp_path):
+def test_a_file_of_python_2_with_chumpy_and_a_sparse_matrix(chumpy, python2_pickle, tmp_path):
     random = np.random.default_rng(0)
     template, shapes = random.normal(size=(7, 3)), random.normal(size=(7, 3, 20))
     regressor = scipy.sparse.random(5, 7, 0.4, format="csc", random_state=0)

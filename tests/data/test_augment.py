@@ -1,9 +1,12 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from humansplat.body.anny import AnnyBody
+from humansplat.body.models import load_body_model
+from humansplat.body.smpl import JOINT_NAMES
 from humansplat.config import AugmentConfig
 from humansplat.data.augment import augment, mirror, recolor
 from humansplat.data.dataset import PeoplePool
@@ -122,18 +125,41 @@ def test_body_model_given_mirrored_parameters_makes_the_mirrored_body(rng):
         0.2 * torch.randn(1, len(body_model.joint_names), 3, generator=rng),
         torch.randn(1, 3, generator=rng),
     )
-    cameras = Cameras(viewmats=torch.eye(4).expand(1, 4, 4, 4), Ks=torch.eye(3).expand(1, 4, 3, 3), width=4, height=4)
-    pictures = torch.zeros(1, 1, 4, 4, 4)
-    batch = PeopleBatch(
-        images=pictures,
-        cameras=cameras,
-        targets=pictures,
-        target_cameras=replace(cameras, viewmats=cameras.viewmats[:, :1], Ks=cameras.Ks[:, :1]),
-        body=posed,
-        people=torch.zeros(1, dtype=torch.long),
-    )
-    mirrored = mirror(batch, torch.tensor([True]), real).body
+    mirrored = mirror(only_a_body(posed), torch.tensor([True]), real).body
     again = body_model(*(mirrored.parameters[name] for name in ("phenotypes", "rotations", "translation")))
     error = (again.vertices - mirrored.vertices).norm(dim=-1)
     assert error.mean() < 5e-4  # the model's own blend shapes are symmetric to about a millimetre
     assert error.max() < 3e-3
+
+
+def test_smpl_given_mirrored_parameters_makes_the_mirrored_skeleton(make_smpl_standin, tmp_path, rng):
+    arrays = make_smpl_standin("smplx", num_vertices=110)
+    names = JOINT_NAMES["smplx"]
+    joints = arrays["J_regressor"] @ arrays["v_template"]
+    joints = (joints + joints[mirrored_joints(names)] * [-1, 1, 1]) / 2
+    np.savez(tmp_path / "SMPLX_FEMALE.npz", **{**arrays, "v_template": np.tile(joints, (2, 1))})
+    body_model = load_body_model("smplx", folder=tmp_path, gender="female")
+    real = BodyTemplate.of(body_model)
+    assert (real.model, real.gender, real.body().gender) == ("smplx", "female", "female")
+    scales = {name: 0.0 if name in ("betas", "expression") else 0.4 for name in body_model.parameter_shapes}
+    shapes = body_model.parameter_shapes.items()  # the stand-in's shape space is not symmetric
+    posed = body_model.pose({name: scales[name] * torch.randn(1, *shape, generator=rng) for name, shape in shapes})
+    for chosen in (True, False):
+        mirrored = mirror(only_a_body(posed), torch.tensor([chosen]), real).body
+        assert torch.equal(mirrored.joints, posed.joints) != chosen
+        again = body_model.pose(mirrored.parameters)
+        torch.testing.assert_close(again.joints, mirrored.joints, atol=1e-5, rtol=0)
+
+
+def only_a_body(body):
+    """A batch of one person of whom nothing is seen."""
+    cameras = Cameras(viewmats=torch.eye(4).expand(1, 4, 4, 4), Ks=torch.eye(3).expand(1, 4, 3, 3), width=4, height=4)
+    pictures = torch.zeros(1, 1, 4, 4, 4)
+    return PeopleBatch(
+        images=pictures,
+        cameras=cameras,
+        targets=pictures,
+        target_cameras=replace(cameras, viewmats=cameras.viewmats[:, :1], Ks=cameras.Ks[:, :1]),
+        body=body,
+        people=torch.zeros(1, dtype=torch.long),
+    )
