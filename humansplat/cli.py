@@ -29,6 +29,7 @@ def reconstruct(
     out: Path,
     model: str = "small",
     body: Path | None = None,
+    person: int | None = None,
     mask: Path | None = None,
     views: Literal["diffusion", "none"] = "none",
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -44,7 +45,8 @@ def reconstruct(
         photos: Pictures of one whole person each: JPEG, PNG, WebP, HEIC.
         out: Folder for the results, one folder a photo.
         model: Weights: a name that ships, a folder, or OWNER/NAME on the Hugging Face hub.
-        body: A body.npz of the photo, instead of fitting one.
+        body: A body of the photo, instead of fitting one: body.npz, another program's parameters, or a mesh.
+        person: Which of the people of the body file, counted from 0.
         mask: The person's mask, white on black, instead of finding it.
         views: Where the unseen sides come from: a view model, or the reconstruction alone.
         device: auto takes an NVIDIA GPU where there is one.
@@ -58,7 +60,7 @@ def reconstruct(
     failures: list[str] = []
     for number, photo in enumerate(photos, start=1):
         try:
-            _reconstruct_one(reconstructor, photo, number, len(photos), out, body, mask, views, seed, video)
+            _reconstruct_one(reconstructor, photo, number, len(photos), out, body, person, mask, views, seed, video)
         except UserError as error:
             failures.append(str(error))
             print(f"humansplat: {error}", file=sys.stderr)
@@ -88,6 +90,7 @@ def _reconstruct_one(
     total: int,
     out: Path,
     body: Path | None,
+    person: int | None,
     mask: Path | None,
     views: Literal["diffusion", "none"],
     seed: int,
@@ -103,13 +106,13 @@ def _reconstruct_one(
             bar.n = stages.index(stage)
             bar.set_postfix_str(stage)
 
-        person = reconstructor(photo, mask, body, views, seed, progress=show)
+        made = reconstructor(photo, mask, body, views, seed, progress=show, person=person)
         show("save")
-        person.save(out / photo.stem, video=video, progress=True)
-    for warning in person.report.warnings:
+        made.save(out / photo.stem, video=video, progress=True)
+    for warning in made.report.warnings:
         print(f"{photo.name}: {warning}", file=sys.stderr)
-    seconds = sum(cost.seconds for cost in person.report.stages.values())
-    print(f"{out / photo.stem}: {person.gaussians.num_splats} splats in {seconds:.1f} s")
+    seconds = sum(cost.seconds for cost in made.report.stages.values())
+    print(f"{out / photo.stem}: {made.gaussians.num_splats} splats in {seconds:.1f} s")
 
 
 @app.command
@@ -224,6 +227,40 @@ def evaluate(
         assert isinstance(means, dict)
         print(f"{group:8}" + "".join(f"{means.get(name, math.nan):16.4f}" for name in METRICS))
     print(out / "metrics.json")
+    return OK
+
+
+@app.command
+def body(
+    file: Positional[Path],
+    show: Path,
+    out: Path,
+    person: int | None = None,
+    format: str | None = None,
+    body_model: Literal["smpl", "smplh", "smplx"] | None = None,
+    models: Path | None = None,
+) -> int:
+    """Draw the body of a file over its photo.
+
+    Args:
+        file: body.npz, another program's parameters, or a mesh.
+        show: The photo.
+        out: FILE.png.
+        person: Which of the people of the file, counted from 0.
+        format: Whose file it is, where its names do not tell it.
+        body_model: Which body model it means, where it does not say.
+        models: Folder of the model files of SMPL, SMPL-H and SMPL-X; by default HUMANSPLAT_BODY_MODELS.
+    """
+    if out.suffix.lower() != ".png":
+        raise UserError(f"{out}: give FILE.png")
+    from humansplat.io.images import write_png
+    from humansplat.pipelines.body_overlay import draw_body_file
+
+    drawn = draw_body_file(file, show, person=person, format=format, model=body_model, folder=models)
+    write_png(drawn.picture, out)
+    for warning in drawn.warnings:
+        print(warning, file=sys.stderr)
+    print(f"{out}: {drawn.told}")
     return OK
 
 

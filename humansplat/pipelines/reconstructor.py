@@ -20,11 +20,12 @@ from humansplat.capture.capture import Capture, capture_person
 from humansplat.capture.photo import Photo, Picture, load_photo
 from humansplat.errors import UserError
 from humansplat.geometry.projection import orbit, project
-from humansplat.io.body import read_body
+from humansplat.io.body_files.load import load_body_file
 from humansplat.metrics.image import silhouette_iou
 from humansplat.models.autoencoder import encode_images, on_white
 from humansplat.models.conditioning import BodyConditioner
 from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
+from humansplat.pipelines.given_body import given_body
 from humansplat.pipelines.reconstruction import Reconstruction
 from humansplat.pipelines.report import Report
 from humansplat.pipelines.weights import WeightsFolder, find_weights, load_module
@@ -89,18 +90,20 @@ class Reconstructor:
         views: Views = "none",
         seed: int = 0,
         progress: Callable[[str], None] | None = None,
+        person: int | None = None,
     ) -> Reconstruction:
         """Reconstruct one person from one photo.
 
         Args:
             photo: A file of any usual format, a Pillow image, an array or a tensor.
             mask: The person's mask, at the photo's size; found if it is not given.
-            body: A ``body.npz`` of this photo, or an unbatched body and the photo's camera, in the pixels of the
-                upright photo; fitted if it is not given.
+            body: A body file of this photo (``docs/body-files.md`` lists the formats), or an unbatched body and the
+                photo's camera, in the pixels of the upright photo; fitted if it is not given.
             views: Where the unseen sides come from: ``none`` leaves them to the reconstruction network,
                 ``diffusion`` samples them with a view model.
             seed: Of every sampler; ``none`` samples nothing.
             progress: Called with the name of each stage as it begins.
+            person: Which of the people of a body file, counted from 0.
 
         Raises:
             UserError: If the photo, mask or body cannot be used, or the weights hold no view model.
@@ -122,7 +125,7 @@ class Reconstructor:
         report.warnings.extend(capture.warnings)
         tell("body")
         with report.stage("body"):
-            posed, camera = self._body(capture, picture, body, report)
+            posed, camera = self._body(capture, picture, body, person, report)
         tell("reconstruct")
         with report.stage("reconstruct"):
             splats = self.reconstruct(capture, posed, camera)
@@ -185,6 +188,7 @@ class Reconstructor:
         capture: Capture,
         picture: Photo,
         given: str | Path | tuple[PosedBody, Cameras] | None,
+        person: int | None,
         report: Report,
     ) -> tuple[PosedBody, Cameras]:
         """The posed body and the crop's camera: fitted, or as the caller gave them."""
@@ -196,10 +200,14 @@ class Reconstructor:
             report.landmark_error_fraction = round(fit.landmark_error_fraction, 5)
             report.body_silhouette_iou = round(fit.silhouette_iou, 4)
             return fit.body, fit.camera
-        if not isinstance(given, tuple):
-            given = read_body(Path(given), fitter.model.pose({}))
-        body, of_photo = given
-        camera = _in_crop(of_photo.resized(picture.width, picture.height), capture)
+        if isinstance(given, tuple):
+            body, of_photo = given
+            camera = _in_crop(of_photo.resized(picture.width, picture.height), capture)
+        else:
+            record = load_body_file(given, person=person, template=fitter.model.pose({}))
+            placed = given_body(record, capture, (picture.width, picture.height), lambda: self.fit(capture))
+            body, camera = placed.body, placed.camera
+            report.warnings.extend(placed.warnings)
         pixels, _ = project(body.vertices, camera.viewmats, camera.Ks)
         drawn = draw_silhouette(pixels, body.faces, self.weights.image_size)
         report.body_silhouette_iou = round(overlap(drawn, capture.mask > 0.5), 4)

@@ -138,7 +138,8 @@ class _Maker:
 
 
 _MAKERS = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"), ("__builtin__", "bytes"),
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
+    ("__builtin__", "bytes"),
     ("torch.storage", "_load_from_bytes"), ("torch._utils", "_rebuild_tensor_v2"),
     ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
@@ -166,9 +167,12 @@ def _opened(shell: _Shell) -> object:
         case "bytes", (), _:
             return b""
         case "_rebuild_tensor_v2", (_Shell() as storage, int() as offset, tuple() as size, tuple() as stride, *_), _:
-            (content,) = storage.arguments
-            flat = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # type: ignore[arg-type]
-            return torch.tensor([]).to(flat.dtype).set_(flat._untyped_storage, offset, size, stride).clone()
+            content = storage.arguments[0]
+            raw = _opened(content) if isinstance(content, _Shell) else content
+            if not isinstance(raw, bytes):
+                raise ValueError("a tensor without its bytes")
+            flat = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+            return torch.empty(0, dtype=flat.dtype).set_(flat._untyped_storage, offset, size, stride).clone()
     raise ValueError(f"{shell.maker} with arguments that numpy and torch do not write")
 
 

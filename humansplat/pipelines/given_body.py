@@ -1,0 +1,176 @@
+"""A body from somebody else's file in place of the fitted one: placed before the crop of a photo."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from humansplat.body.fit_report import BodyFit
+from humansplat.body.fit_silhouette import draw_silhouette, overlap
+from humansplat.body.fit_terms import CROP_FOV
+from humansplat.body.placement import fitted_to_box, into_world, moved_record, place_before_crop
+from humansplat.body.recorded import RecordedBody, before_camera, pose_record
+from humansplat.capture.capture import Capture
+from humansplat.capture.crop import mask_box
+from humansplat.errors import UserError
+from humansplat.geometry.projection import intrinsics, project, to_camera
+from humansplat.io.body_files.record import BodyRecord, PinholeCamera
+from humansplat.structures import Cameras, PosedBody, TensorStruct
+
+MIN_GUESSED_IOU = 0.5
+"""A body without a camera that covers the person less in every reading of its axes is refused."""
+MAX_CHANGED_PX = 4.0
+"""Pixels of a 256 px crop by which the canonical camera may show a body elsewhere than its own camera does."""
+_AXES = {
+    # Rotations from a file's axes to a camera's (x right, y down, z ahead).
+    "y down": torch.diag(torch.tensor([1.0, 1.0, 1.0])),
+    "y up": torch.diag(torch.tensor([1.0, -1.0, -1.0])),
+    "z up": torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]),
+}
+_GUESSES = {"unknown": tuple(_AXES), "y_up": ("y up",), "z_up": ("z up",)}
+
+
+class GivenBody(TensorStruct):
+    """A given body as the reconstruction needs it."""
+
+    body: PosedBody
+    """House world: torso facing +Z, root over the origin, lowest vertex on the ground."""
+    camera: Cameras
+    """Of the crop, unbatched."""
+    warnings: tuple[str, ...] = ()
+
+
+def given_body(
+    record: BodyRecord,
+    capture: Capture,
+    size: tuple[int, int],
+    fit: Callable[[], BodyFit],
+    folder: str | Path | None = None,
+) -> GivenBody:
+    """Place the body of a file before the crop of a photo.
+
+    A file of this library keeps its own camera. Any other body that has a camera is moved before the canonical one so
+    that its pixels stay. A body without a camera faces as the fitted body does, or as its axes say, and covers
+    the person's mask.
+
+    Args:
+        record: What the file says.
+        capture: Of the photo.
+        size: Width and height of the photo, pixels.
+        fit: Fits the default body to the capture; called only where the file leaves something open.
+        folder: Of the model files of SMPL's family.
+
+    Raises:
+        UserError: If the model files are missing, or the body cannot be made to cover the person.
+    """
+    recorded = pose_record(record, folder)
+    side = capture.mask.shape[-1]
+    if record.posed is not None:
+        assert record.viewmat is not None
+        K = _own_intrinsics(record, size)
+        to_photo = torch.cat([capture.crop_to_photo, torch.tensor([[0.0, 0.0, 1.0]])])
+        camera = Cameras(viewmats=record.viewmat, Ks=torch.linalg.inv(to_photo) @ K, width=side, height=side)
+        return GivenBody(body=record.posed, camera=camera)
+    if record.camera is None:
+        fitted = fit()
+        placed, camera, told = _guessed(record, recorded, capture, fitted)
+        warnings = (*recorded.warnings, told)
+        return GivenBody(body=_named(placed, camera, fitted), camera=camera, warnings=warnings)
+    seen, own = before_camera(record, recorded, *size)
+    placed, camera, changed = place_before_crop(seen, own, capture.crop_to_photo, side)
+    warnings = recorded.warnings
+    if changed > MAX_CHANGED_PX * side / 256:
+        warnings = (
+            *warnings,
+            f"{record.source}: before the crop's camera the body shows {changed:.1f} px off where its file puts it",
+        )
+    body = _named(placed, camera, fit()) if placed.is_bare else placed.body
+    return GivenBody(body=body, camera=camera, warnings=warnings)
+
+
+def _own_intrinsics(record: BodyRecord, size: tuple[int, int]) -> Float[Tensor, "3 3"]:
+    assert isinstance(record.camera, PinholeCamera)
+    assert record.image_size is not None
+    width, height = record.image_size
+    return Cameras(viewmats=torch.eye(4), Ks=record.camera.K, width=width, height=height).resized(*size).Ks
+
+
+def _guessed(
+    record: BodyRecord, recorded: RecordedBody, capture: Capture, fitted: BodyFit
+) -> tuple[RecordedBody, Cameras, str]:
+    """A body without a camera over the person's mask, in the reading of its axes that covers the person best."""
+    side = capture.mask.shape[-1]
+    mask = capture.mask > 0.5
+    box = torch.tensor(mask_box(capture.mask.numpy()))
+    K = intrinsics(CROP_FOV, side, side)
+    best: tuple[float, str, Float[Tensor, "3 3"], Float[Tensor, 3]] | None = None
+    for name, rotation in _readings(record, recorded, fitted):
+        shift, body = fitted_to_box(recorded.body, rotation, box, side)
+        pixels, _ = project(body.vertices, torch.eye(4), K)
+        iou = overlap(draw_silhouette(pixels, body.faces, side), mask)
+        if best is None or iou > best[0] + 0.01:
+            best = (iou, name, rotation, shift)
+    assert best is not None
+    iou, name, rotation, shift = best
+    if iou < MIN_GUESSED_IOU:
+        raise UserError(
+            f"{record.source} names no camera and covers the person of the photo badly in every reading of its axes "
+            f"(best: {name}, overlap {iou:.2f}); give K, or focal and princpt, with the body in the camera's frame"
+        )
+    up = fitted.camera.viewmats[:3, 1].cpu()
+    left = fitted.camera.viewmats[:3, 0].cpu() if recorded.torso is None else None
+    placed, view = into_world(moved_record(recorded, rotation, shift), up, left)
+    told = f"{record.source} names no camera: read with {name}, the body was put over the person (overlap {iou:.2f})"
+    return placed, Cameras(viewmats=view, Ks=K, width=side, height=side), told
+
+
+def _readings(record: BodyRecord, recorded: RecordedBody, fitted: BodyFit) -> list[tuple[str, Float[Tensor, "3 3"]]]:
+    """Rotations from the file's axes to the camera's that may be meant.
+
+    Each set of axes is tried as seen by a camera that looks along it (how estimators write meshes), and, for an
+    upright world, turned about the vertical so that the body faces as the fitted one does.
+    """
+    view = fitted.camera.viewmats[:3, :3].cpu()
+    found = []
+    for name in _GUESSES[record.frame]:
+        axes = _AXES[name]
+        if record.frame == "unknown":
+            found.append((f"{name}, seen along its axes", axes))
+        upright = _AXES["y up"] @ axes  # +Y up, and the subject facing +Z if it faces along the axes
+        facing = torch.eye(3)
+        if recorded.torso is not None:
+            hips_left, hips_right, left, right = recorded.torso @ upright.T
+            across = hips_left - hips_right + left - right
+            yaw = torch.atan2(-across[2], across[0])
+            zero, one = torch.zeros_like(yaw), torch.ones_like(yaw)
+            rows = [yaw.cos(), zero, -yaw.sin(), zero, one, zero, yaw.sin(), zero, yaw.cos()]
+            facing = torch.stack(rows).unflatten(0, (3, 3))
+        found.append((f"{name}, facing as the fitted body", view @ facing @ upright))
+    return found
+
+
+def _named(placed: RecordedBody, camera: Cameras, fitted: BodyFit) -> PosedBody:
+    """Give bare vertices the parts, canonical positions and joints of the nearest points of the fitted body.
+
+    Both bodies are compared before the canonical camera, their middles brought together.
+    """
+    body = placed.body
+    if not placed.is_bare:
+        return body
+    ours = to_camera(body.vertices, camera.viewmats)
+    theirs = to_camera(fitted.body.vertices, fitted.camera.viewmats.cpu())
+    between = (ours.amin(dim=0) + ours.amax(dim=0) - theirs.amin(dim=0) - theirs.amax(dim=0)) / 2
+    _, nearest = cKDTree((theirs + between).numpy()).query(ours.numpy())
+    index = torch.from_numpy(nearest).long()
+    joints = to_camera(fitted.body.joints, fitted.camera.viewmats.cpu()) + between
+    rotation, shift = camera.viewmats[:3, :3], camera.viewmats[:3, 3]
+    return replace(
+        body,
+        joints=(joints - shift) @ rotation,
+        canonical=fitted.body.canonical[index],
+        parts=fitted.body.parts[index],
+    )
