@@ -143,22 +143,23 @@ class ReconstructorConfig:
 class NoiseLevels:
     """Standard deviations of the errors that ``body.noise`` draws, about as a fit from one picture is wrong.
 
-    Of a joint's turn, degrees: ``depth`` about each of the two axes across the line of sight, ``picture`` about it.
+    Of a bone's turn in the world, whatever its parent's, degrees: ``depth`` about each of the two axes across the line
+    of sight, ``picture`` about it.
     """
 
     limb_depth: float = 9.0
     """Upper and lower arms and legs."""
     limb_picture: float = 2.0
     extremity_depth: float = 10.0
-    """Hands, feet, and the head against the chest."""
+    """Hands, feet and head."""
     extremity_picture: float = 5.0
-    spine_depth: float = 2.0
-    """Each of the spine's five joints."""
-    spine_picture: float = 0.7
+    chest_depth: float = 5.0
+    """The chest; the spine between it and the hips bends evenly."""
+    chest_picture: float = 1.8
     fingers: float = 7.0
-    """Each joint of a finger, about any axis."""
+    """Each joint of a finger against its parent, about any axis."""
     root_lean: float = 3.0
-    """The whole body, degrees: towards the camera or away from it,"""
+    """The hips, degrees: towards the camera or away from it,"""
     root_turn: float = 6.0
     """about the vertical of the picture,"""
     root_roll: float = 1.0

@@ -1,16 +1,16 @@
 """Bodies that are wrong as a fit from one picture is: a model trained on them forgives the fit.
 
-A fit puts a limb where the picture shows it and guesses how far away it is. So the errors lie along the line of
-sight: a joint turns wrongly by degrees about the axes across that line, which moves what hangs from it in depth,
-and hardly at all about the line itself, which would move it in the picture.
+A fit puts a limb where the picture shows it and guesses how far away its end is. So errors lie along the line of
+sight: a bone is turned wrongly by degrees about the axes across that line, and hardly about the line itself, which
+would show in the picture. And each bone is turned wrongly by itself: what the fit has done to the upper arm it makes
+up for in the forearm, to reach the hand that it sees.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from humansplat.body.skinning import Skeleton
@@ -18,17 +18,30 @@ from humansplat.config import NoiseLevels
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 LIMBS = ("upperleg01", "lowerleg01", "upperarm01", "lowerarm01")
-EXTREMITIES = ("wrist", "foot")
-NECK = ("neck01", "head")
-"""Half of the variance of an extremity each: together they turn the head as a wrist turns the hand."""
-TRUNK = ("spine05", "spine04", "spine03", "spine02", "spine01")
+EXTREMITIES = ("wrist", "foot", "head")
+CHEST = "spine01"
+BETWEEN = {
+    "spine05": (CHEST, 0.2),
+    "spine04": (CHEST, 0.4),
+    "spine03": (CHEST, 0.6),
+    "spine02": (CHEST, 0.8),
+    "neck01": ("head", 0.25),
+    "neck02": ("head", 0.5),
+    "neck03": ("head", 0.75),
+}
+"""Joints that go part of the way from what they hang from (the root, the chest) to another joint."""
+HANGS_FROM = {"spine": "root", "neck": CHEST}
 
 
 class BodyNoise(nn.Module):
     """Draws wrong parameters around true ones; nothing is learned."""
 
-    _depth: Float[Tensor, "j 1"]
-    _picture: Float[Tensor, "j 1"]
+    _levels: Float[Tensor, "j 3"]
+    """Of each joint's own error about the axes of the line of sight, radians."""
+    _mixing: Float[Tensor, "j j"]
+    """From own errors to the errors of the world rotations."""
+    _touched: Bool[Tensor, "j 1"]
+    """Joints that turn against their parents."""
 
     def __init__(self, levels: NoiseLevels, joint_names: Sequence[str], skeleton: Skeleton) -> None:
         """Look up the level of each joint.
@@ -40,10 +53,13 @@ class BodyNoise(nn.Module):
         """
         super().__init__()
         self.levels, self.skeleton = levels, skeleton
+        mixing = mixing_matrix(joint_names, skeleton.parents.tolist())
+        carried = mixing[skeleton.parents.cpu()]
+        carried[0] = 0.0
         degrees = torch.tensor([joint_levels(name, levels) for name in joint_names])
-        depth, picture = torch.deg2rad(degrees)[:, :, None].unbind(1)
-        self.register_buffer("_depth", depth, persistent=False)
-        self.register_buffer("_picture", picture, persistent=False)
+        self.register_buffer("_levels", torch.deg2rad(degrees), persistent=False)
+        self.register_buffer("_mixing", mixing, persistent=False)
+        self.register_buffer("_touched", (mixing != carried).any(dim=1, keepdim=True), persistent=False)
 
     def forward(
         self,
@@ -73,54 +89,60 @@ class BodyNoise(nn.Module):
         def noise(like: Tensor) -> Tensor:
             return torch.randn(like.shape, generator=generator, device=like.device)
 
-        share = amount[:, None]
-        turns = axis_angle_to_matrix(rotations)
-        world, _ = self.skeleton(torch.zeros_like(rotations), turns, translation)
-        draws = noise(rotations)
-        sight = viewing[:, None]
-        along = (draws * sight).sum(dim=-1, keepdim=True) * sight
-        small = self._picture * along + self._depth * (draws - along)
-        # A joint turns in its parent's axes; the root has no parent, and levels of its own.
-        local = (world[:, self.skeleton.parents].mT @ small[..., None])[..., 0]
-        local = torch.cat([self._root_turn(draws[:, 0], viewing)[:, None], local[:, 1:]], dim=1)
-        turned = matrix_to_axis_angle(axis_angle_to_matrix(share[..., None] * local) @ turns)
-        touched = local.abs().sum(dim=-1, keepdim=True) * share[..., None] > 0
+        share, axes = amount[:, None], sight_axes(viewing)
+        world, _ = self.skeleton(torch.zeros_like(rotations), axis_angle_to_matrix(rotations), translation)
+        errors = self._mixing @ (share[..., None] * self._levels * noise(rotations)) @ axes
+        wrong = axis_angle_to_matrix(errors) @ world
+        local = wrong[:, self.skeleton.parents[1:]].mT @ wrong[:, 1:]
+        turned = matrix_to_axis_angle(torch.cat([wrong[:, :1], local], dim=1))
 
-        step = noise(translation)
-        distance = (step * viewing).sum(dim=-1, keepdim=True)
-        levels = self.levels
-        shift = levels.depth * distance * viewing + levels.across * (step - distance * viewing)
-        formed = (phenotypes + levels.phenotypes * share * noise(phenotypes)).clamp(0.0, 1.0)
+        formed = (phenotypes + self.levels.phenotypes * share * noise(phenotypes)).clamp(0.0, 1.0)
+        across, depth = noise(translation).split([2, 1], dim=-1)
+        shift = torch.cat([self.levels.across * across, self.levels.depth * depth], dim=-1)
         return {
             "phenotypes": torch.where(share > 0, formed, phenotypes),
-            "rotations": torch.where(touched, turned, rotations),
-            "translation": translation + share * shift,
+            "rotations": torch.where(self._touched & (share[..., None] > 0), turned, rotations),
+            "translation": translation + share * (shift[:, None] @ axes)[:, 0],
         }
 
-    def _root_turn(self, draws: Float[Tensor, "b 3"], viewing: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3"]:
-        """Axis times angle, radians, world axes."""
-        levels = [
-            math.radians(level) for level in (self.levels.root_lean, self.levels.root_turn, self.levels.root_roll)
-        ]
-        axes = sight_axes(viewing).unbind(dim=1)
-        turn = torch.zeros_like(draws)
-        for axis, level, draw in zip(axes, levels, draws.split(1, dim=-1), strict=True):
-            turn = turn + level * draw * axis
-        return turn
 
-
-def joint_levels(name: str, levels: NoiseLevels) -> tuple[float, float]:
-    """Degrees by which a joint turns: about each axis across the line of sight, and about that line."""
+def joint_levels(name: str, levels: NoiseLevels) -> tuple[float, float, float]:
+    """Degrees by which a joint turns wrongly about the axes of the line of sight: right, up and the line itself."""
     joint = name.partition(".")[0]
+    if joint == "root":
+        return levels.root_lean, levels.root_turn, levels.root_roll
     if joint in LIMBS:
-        return levels.limb_depth, levels.limb_picture
+        return levels.limb_depth, levels.limb_depth, levels.limb_picture
     if joint in EXTREMITIES:
-        return levels.extremity_depth, levels.extremity_picture
-    if joint in NECK:
-        return levels.extremity_depth / math.sqrt(len(NECK)), levels.extremity_picture / math.sqrt(len(NECK))
-    if joint in TRUNK:
-        return levels.spine_depth, levels.spine_picture
-    return (levels.fingers, levels.fingers) if joint.startswith("finger") else (0.0, 0.0)
+        return levels.extremity_depth, levels.extremity_depth, levels.extremity_picture
+    if joint == CHEST:
+        return levels.chest_depth, levels.chest_depth, levels.chest_picture
+    return (levels.fingers,) * 3 if joint.startswith("finger") else (0.0,) * 3
+
+
+def mixing_matrix(joint_names: Sequence[str], parents: Sequence[int]) -> Float[Tensor, "j j"]:
+    """Rows: of whose own errors a joint's error in the world consists.
+
+    The root, the limbs, the hands, the feet, the chest and the head have only their own; the joints of the spine and
+    the neck lie between two of those; fingers add theirs to the hand's; all others go with their parents.
+
+    Args:
+        joint_names: The first is the root.
+        parents: Of each joint, before it in the order.
+    """
+    own = torch.eye(len(joint_names))
+    rows: list[Tensor] = []
+    for joint, name in enumerate(joint_names):
+        stem = name.partition(".")[0]
+        if joint == 0 or stem in (*LIMBS, *EXTREMITIES, CHEST):
+            rows.append(own[joint])
+        elif stem in BETWEEN:
+            target, part = BETWEEN[stem]
+            base = own[joint_names.index(HANGS_FROM[stem[:-2]])]
+            rows.append(torch.lerp(base, own[joint_names.index(target)], part))
+        else:
+            rows.append(rows[parents[joint]] + (own[joint] if stem.startswith("finger") else 0.0))
+    return torch.stack(rows)
 
 
 def sight_axes(viewing: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from humansplat.body.noise import TRUNK, sight_axes
+from humansplat.body.noise import sight_axes
 from humansplat.body.skinning import Skeleton
 from humansplat.config import NoiseLevels
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -20,22 +20,21 @@ LYING_ACROSS = 0.5
 
 
 class Bone(NamedTuple):
-    """A joint at which errors are compared, the joint from which on they count as its own, and its bone's end."""
+    """A joint at which errors are compared, and where its bone ends."""
 
     group: str
     joint: str
-    above: str
     end: str
 
 
-TRUNK_BONES = (Bone("spine", "spine01", "root", "neck01"), Bone("head", "head", "spine01", "levator02"))
+TRUNK_BONES = (Bone("chest", "spine01", "neck01"), Bone("head", "head", "levator02"))
 LIMB_BONES = (
-    Bone("upper arm", "upperarm01", "spine01", "lowerarm01"),
-    Bone("lower arm", "lowerarm01", "upperarm01", "wrist"),
-    Bone("hand", "wrist", "lowerarm01", "finger3-1"),
-    Bone("upper leg", "upperleg01", "root", "lowerleg01"),
-    Bone("lower leg", "lowerleg01", "upperleg01", "foot"),
-    Bone("foot", "foot", "lowerleg01", "toe2-1"),
+    Bone("upper arm", "upperarm01", "lowerarm01"),
+    Bone("lower arm", "lowerarm01", "wrist"),
+    Bone("hand", "wrist", "finger3-1"),
+    Bone("upper leg", "upperleg01", "lowerleg01"),
+    Bone("lower leg", "lowerleg01", "foot"),
+    Bone("foot", "foot", "toe2-1"),
 )
 LIMBS = ("upper arm", "lower arm", "upper leg", "lower leg")
 EXTREMITIES = ("hand", "foot", "head")
@@ -50,7 +49,7 @@ class BodyErrors(TensorStruct):
     root: Float[Tensor, "*b 3"]
     """The whole body leans, turns and rolls."""
     bones: Float[Tensor, "*b k 3"]
-    """Each bone of :func:`body_bones`, beyond the turn of what it hangs from."""
+    """Each bone of :func:`body_bones`, in the world."""
     swings: Float[Tensor, "*b k"]
     """The part of these that swings the bone in depth; the rest is in the picture or about the bone."""
     towards: Float[Tensor, "*b k"]
@@ -110,10 +109,8 @@ def pose_errors(found: SeenPose, true: SeenPose, joint_names: Sequence[str]) -> 
     """
     errors = found.rotations @ true.rotations.mT
     bones = body_bones(joint_names)
-    joints, above, ends = (
-        [joint_names.index(getattr(bone, part)) for bone in bones] for part in ("joint", "above", "end")
-    )
-    turns = matrix_to_axis_angle(errors[..., above, :, :].mT @ errors[..., joints, :, :])
+    joints, ends = ([joint_names.index(getattr(bone, part)) for bone in bones] for part in ("joint", "end"))
+    turns = matrix_to_axis_angle(errors[..., joints, :, :])
     directions = F.normalize(true.joints[..., ends, :] - true.joints[..., joints, :], dim=-1)
     x, y, z = directions.unbind(dim=-1)
     across = F.normalize(torch.stack([-y, x, torch.zeros_like(x)], dim=-1), dim=-1)
@@ -147,15 +144,15 @@ def estimated_levels(errors: BodyErrors, bones: Sequence[Bone], robust: bool = F
         depth, picture = (math.degrees(spread(part, robust)) for part in (chosen[..., :2], chosen[..., 2]))
         return depth, picture
 
-    limbs, extremities, spine = turned(LIMBS), turned(EXTREMITIES), turned(("spine",))
+    limbs, extremities, chest = turned(LIMBS), turned(EXTREMITIES), turned(("chest",))
     lean, turn, roll = (math.degrees(spread(errors.root[:, axis], robust)) for axis in range(3))
     return NoiseLevels(
         limb_depth=limbs[0],
         limb_picture=limbs[1],
         extremity_depth=extremities[0],
         extremity_picture=extremities[1],
-        spine_depth=spine[0] / math.sqrt(len(TRUNK)),  # the spine's joints turn independently of each other
-        spine_picture=spine[1] / math.sqrt(len(TRUNK)),
+        chest_depth=chest[0],
+        chest_picture=chest[1],
         root_lean=lean,
         root_turn=turn,
         root_roll=roll,
