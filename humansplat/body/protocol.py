@@ -58,7 +58,7 @@ class BodyModel(Protocol):
 
     @property
     def canonical(self) -> Float[Tensor, "v 3"]:
-        """The mean adult in the rest pose, standing on the ground."""
+        """The mean adult in the default body's rest pose, standing on the ground."""
         ...
 
     def neutral(self, *batch: int) -> dict[str, Tensor]:

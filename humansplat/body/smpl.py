@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from humansplat.body.parts import PART_NAMES, parts_from_weights
+from humansplat.body.rest_pose import rest_placement, rest_rotations
 from humansplat.body.skinning import Skeleton, linear_blend_skinning
 from humansplat.body.smpl_files import Gender, SmplFile, SmplName, read_smpl_file
 from humansplat.errors import UserError
@@ -54,6 +55,7 @@ class SmplBody(nn.Module):
     Attributes:
         name: ``smpl``, ``smplh`` or ``smplx``.
         gender: Of the file.
+        canonical: The template in the default body's rest pose (``humansplat.body.rest_pose``).
         num_betas: Shape coefficients that the file has.
         num_expression: Expression coefficients that the file has; only SMPL-X has any.
     """
@@ -89,10 +91,9 @@ class SmplBody(nn.Module):
         self.joint_names = JOINT_NAMES[file.name]
         arrays = file.arrays
         self.joint_parents = (-1, *(int(parent) for parent in arrays["kintree_table"][0, 1:]))
-        try:
-            self.skeleton = Skeleton(self.joint_parents)
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{file.path}: kintree_table is not the tree of a body ({error})") from error
+        if not all(0 <= parent < joint for joint, parent in enumerate(self.joint_parents[1:], start=1)):
+            raise UserError(f"{file.path}: kintree_table is not the tree of a body, parents {self.joint_parents}")
+        self.skeleton = Skeleton(self.joint_parents)
         self.parameter_shapes = self._shapes()
 
         regressor = arrays["J_regressor"].astype(np.float64)
@@ -115,11 +116,11 @@ class SmplBody(nn.Module):
         for hand, side in HAND_POSES.items():
             if hand in ROTATIONS[self.name]:
                 buffers |= self._hand(hand, side, file)
-        template, pelvis = arrays["v_template"], regressor[0] @ arrays["v_template"]
-        origin = np.array([pelvis[0], template[:, 1].min(), pelvis[2]])
-        buffers |= {"canonical": _float(template - origin), "_neutral_transl": _float(-origin)}
+        pelvis, ground = regressor[0] @ arrays["v_template"], arrays["v_template"][:, 1].min()
+        buffers["_neutral_transl"] = -_float(np.array([pelvis[0], ground, pelvis[2]]))
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
+        self.register_buffer("canonical", self._canonical(), persistent=False)
 
     @staticmethod
     def load(
@@ -163,22 +164,16 @@ class SmplBody(nn.Module):
             UserError: If a parameter is unknown or of another width.
         """
         given = self._complete(parameters)
-        joints, turns, placed, turned = self._posed_joints(given)
-        batch = joints.shape[:-2]
-        correctives = (turns[..., 1:, :, :] - torch.eye(3, dtype=turns.dtype, device=turns.device)).flatten(-3)
-        rest = self._template + self._coefficients(given) @ self._basis + correctives @ self._pose_basis
-        vertices = linear_blend_skinning(
-            rest.unflatten(-1, (-1, 3)).expand(*batch, -1, 3), joints, turned, placed, self.weights
-        )
+        vertices, joints = self._surface(given)
         return PosedBody(
             vertices=vertices,
-            joints=placed,
+            joints=joints,
             canonical=self.canonical,
             faces=self.faces,
             parts=self.parts,
             model=self.name,
             gender=self.gender,
-            parameters={name: value.expand(*batch, -1) for name, value in given.items()},
+            parameters={name: value.expand(*joints.shape[:-2], -1) for name, value in given.items()},
         )
 
     def forward(self, parameters: Mapping[str, Tensor]) -> PosedBody:
@@ -252,6 +247,26 @@ class SmplBody(nn.Module):
         expression = F.pad(given["expression"], (0, self.num_expression - given["expression"].shape[-1]))
         batch = torch.broadcast_shapes(betas.shape[:-1], expression.shape[:-1])
         return torch.cat([betas.expand(*batch, -1), expression.expand(*batch, -1)], dim=-1)
+
+    def _surface(self, given: Mapping[str, Tensor]) -> tuple[Float[Tensor, "*batch v 3"], Float[Tensor, "*batch j 3"]]:
+        """Posed vertices and joints."""
+        joints, turns, placed, turned = self._posed_joints(given)
+        batch = joints.shape[:-2]
+        correctives = (turns[..., 1:, :, :] - torch.eye(3, dtype=turns.dtype, device=turns.device)).flatten(-3)
+        rest = self._template + self._coefficients(given) @ self._basis + correctives @ self._pose_basis
+        rest = rest.unflatten(-1, (-1, 3)).expand(*batch, -1, 3)
+        return linear_blend_skinning(rest, joints, turned, placed, self.weights), placed
+
+    def _canonical(self) -> Float[Tensor, "v 3"]:
+        """The template in the default body's rest pose, with flat hands whatever this model's hands are."""
+        template, joints = (points.unflatten(0, (-1, 3)) for points in (self._template, self._joint_template))
+        scale, shift = rest_placement(self.joint_names, joints, template)
+        turns = rest_rotations(self.joint_names, self.joint_parents, scale * joints + shift).flatten()
+        widths = [3 * num for num in ROTATIONS[self.name].values()]
+        zeros = {"betas": turns.new_zeros(1), "expression": turns.new_zeros(1), "transl": turns.new_zeros(3)}
+        vertices, _ = self._surface({**dict(zip(ROTATIONS[self.name], turns.split(widths), strict=True)), **zeros})
+        vertices = scale * vertices + shift
+        return vertices - vertices[:, 1].min() * torch.tensor([0.0, 1.0, 0.0])
 
     def _posed_joints(self, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Joints at rest, their own rotations, where they land and how they are turned there."""

@@ -14,7 +14,8 @@ class PosedBody(TensorStruct):
     joints: Float[Tensor, "*batch j 3"]
     """World frame, metres; order of the model's skeleton."""
     canonical: Float[Tensor, "v 3"]
-    """The mean adult in the rest pose, metres: names each point of the skin, the same way for every person."""
+    """The mean adult in the default body's rest pose, metres: names each point of the skin, the same way for every
+    person and for every body model."""
     faces: Int[Tensor, "f 3"]
     """Vertex indices, counter-clockwise seen from outside."""
     parts: Int[Tensor, " v"]
