@@ -32,9 +32,9 @@ def python2_pickle():
     return write_python2_pickle
 
 
-def write_python2_pickle(value):
+def write_python2_pickle(value, protocol=2):
     file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(value)
+    Python2Pickler(file, protocol).dump(value)
     return file.getvalue().replace(b"numpy._core", b"numpy.core")
 
 

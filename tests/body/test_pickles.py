@@ -35,7 +35,8 @@ def test_numbers_and_lists_are_arrays_too(tmp_path):
     assert again["scalar"] == 0.25
 
 
-def test_a_file_of_python_2_with_chumpy_and_a_sparse_matrix(chumpy, python2_pickle, tmp_path):
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_a_file_of_python_2_with_chumpy_and_a_sparse_matrix(protocol, chumpy, python2_pickle, tmp_path):
     random = np.random.default_rng(0)
     template, shapes = random.normal(size=(7, 3)), random.normal(size=(7, 3, 20))
     regressor = scipy.sparse.random(5, 7, 0.4, format="csc", random_state=0)
@@ -46,7 +47,7 @@ def test_a_file_of_python_2_with_chumpy_and_a_sparse_matrix(chumpy, python2_pick
         "J_regressor": regressor,
         "bs_style": "lbs",
     }
-    written = python2_pickle(content).replace(b"scipy.sparse._csc", b"scipy.sparse.csc")
+    written = python2_pickle(content, protocol).replace(b"scipy.sparse._csc", b"scipy.sparse.csc")
     assert b"numpy.core.multiarray" in written
     assert b"chumpy.reordering" in written
     assert b"scipy.sparse.csc\n" in written

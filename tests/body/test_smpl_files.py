@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -70,6 +71,21 @@ def test_an_official_pickle_of_python_2_is_read_without_chumpy(smpl, chumpy, pyt
     arrays = read_smpl_file("smpl", tmp_path, "male").arrays
     for key in smpl:
         np.testing.assert_array_equal(arrays[key], smpl[key])
+
+
+def test_a_hostile_model_file_is_refused_in_one_sentence(smpl, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch '{tmp_path / 'canary'}'",)
+
+    (tmp_path / "SMPL_MALE.pkl").write_bytes(pickle.dumps({**smpl, "note": Hostile()}, protocol=2))
+    with pytest.raises(UserError, match=r"SMPL_MALE.pkl asks for '.*\.system' while it is read") as refused:
+        load_body_model("smpl", folder=tmp_path, gender="male")
+    assert "\n" not in str(refused.value)
+    np.savez(tmp_path / "SMPL_FEMALE.npz", **{**smpl, "weights": np.array(Hostile(), dtype=object)})
+    with pytest.raises(UserError, match=r"'weights' in .*SMPL_FEMALE.npz asks for '.*\.system'"):
+        load_body_model("smpl", folder=tmp_path, gender="female")
+    assert not (tmp_path / "canary").exists()
 
 
 def test_flat_bases_are_unfolded(smpl, tmp_path):
