@@ -185,19 +185,26 @@ def _dtype(value: object) -> np.dtype:
 
 
 def _of_chumpy(origin: str, state: Mapping[str, object]) -> NDArray:
-    """The value of a chumpy expression; ``Select`` is a view of another array's elements."""
-    if origin.endswith(".Select"):
-        shape = tuple(int(size) for size in _array(state["preferred_shape"]).reshape(-1))
-        return _array(state["a"]).reshape(-1)[_array(state["idxs"])].reshape(shape)
+    """The value of a chumpy object: an array, or a choice of another's elements, which the official files hold."""
+    kind = origin.rpartition(".")[2]
+    if kind == "Select":
+        chosen = _array(state["a"]).reshape(-1)[_array(state["idxs"])]
+        return chosen.reshape(_sizes(state["preferred_shape"])) if "preferred_shape" in state else chosen
+    if kind == "Reshape":
+        return _array(state["a"]).reshape(_sizes(state["newshape"]))
     if "x" not in state:
         raise ValueError(f"a {origin}, which only chumpy can work out")
     return _array(state["x"])
 
 
+def _sizes(value: object) -> tuple[int, ...]:
+    return tuple(int(size) for size in _array(value).reshape(-1))
+
+
 def _of_scipy(origin: str, state: Mapping[str, object]) -> NDArray:
     """The dense form of a sparse matrix, by numpy, which checks the indices."""
     kind = origin.rpartition(".")[2][:3]
-    rows, columns = (int(size) for size in _array(state["_shape"] if "_shape" in state else state["shape"]))
+    rows, columns = _sizes(state["_shape"] if "_shape" in state else state["shape"])
     data = _array(state["data"])
     if rows < 0 or columns < 0 or prod((rows, columns, data.itemsize)) > _LARGEST:
         raise ValueError(f"a sparse matrix of {rows} x {columns}")

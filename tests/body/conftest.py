@@ -42,7 +42,7 @@ def write_python2_pickle(value, protocol=2):
 def chumpy(monkeypatch):
     """Modules and classes with chumpy's names, only while pickles are written."""
     classes = {}
-    for address in ("chumpy.ch.Ch", "chumpy.reordering.Select", "chumpy.ch_ops.add"):
+    for address in ("chumpy.ch.Ch", "chumpy.reordering.Select", "chumpy.reordering.Reshape", "chumpy.ch_ops.add"):
         module_name, _, name = address.rpartition(".")
         classes[name] = type(name, (), {"__module__": module_name})
         module = types.ModuleType(module_name)

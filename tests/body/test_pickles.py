@@ -44,6 +44,7 @@ def test_a_file_of_python_2_with_chumpy_and_a_sparse_matrix(protocol, chumpy, py
     content = {
         "v_template": chumpy("Ch", x=template, _dirty_vars=set(), _itr=None),
         "shapedirs": chumpy("Select", a=chumpy("Ch", x=shapes), idxs=chosen, preferred_shape=(7, 3, 10)),
+        "posedirs": chumpy("Reshape", a=shapes, newshape=(21, -1)),
         "J_regressor": regressor,
         "bs_style": "lbs",
     }
@@ -51,9 +52,10 @@ def test_a_file_of_python_2_with_chumpy_and_a_sparse_matrix(protocol, chumpy, py
     assert b"numpy.core.multiarray" in written
     assert b"chumpy.reordering" in written
     assert b"scipy.sparse.csc\n" in written
-    again = read(tmp_path, written, "v_template", "shapedirs", "J_regressor")
+    again = read(tmp_path, written, "v_template", "shapedirs", "posedirs", "J_regressor")
     np.testing.assert_array_equal(again["v_template"], template)
     np.testing.assert_array_equal(again["shapedirs"], shapes[..., :10])
+    np.testing.assert_array_equal(again["posedirs"], shapes.reshape(21, 20))
     np.testing.assert_array_equal(again["J_regressor"], regressor.toarray())
 
 
