@@ -42,13 +42,12 @@ def write_python2_pickle(value, protocol=2):
 def chumpy(monkeypatch):
     """Modules and classes with chumpy's names, only while pickles are written."""
     classes = {}
+    for name in ("chumpy", "chumpy.ch", "chumpy.reordering", "chumpy.ch_ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     for address in ("chumpy.ch.Ch", "chumpy.reordering.Select", "chumpy.reordering.Reshape", "chumpy.ch_ops.add"):
         module_name, _, name = address.rpartition(".")
         classes[name] = type(name, (), {"__module__": module_name})
-        module = types.ModuleType(module_name)
-        setattr(module, name, classes[name])
-        monkeypatch.setitem(sys.modules, "chumpy", types.ModuleType("chumpy"))
-        monkeypatch.setitem(sys.modules, module_name, module)
+        setattr(sys.modules[module_name], name, classes[name])
 
     def make(name, **state):
         value = classes[name]()
