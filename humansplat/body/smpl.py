@@ -82,9 +82,11 @@ class SmplBody(nn.Module):
             num_pca_comps: Hand poses are this many of the file's principal components; ``None``: 15 rotations.
 
         Raises:
-            UserError: If the file has no such hands, or its joints hang otherwise than from joint 0.
+            UserError: If the model or the file has no such hands, or its joints are no tree from joint 0.
         """
         super().__init__()
+        if file.name == "smpl" and not (flat_hand_mean and num_pca_comps is None):
+            raise UserError("smpl has no hand poses, so flat_hand_mean and num_pca_comps are for smplh and smplx")
         self.name, self.gender = file.name, file.gender
         self.num_betas, self.num_expression = file.num_betas, file.num_expression
         self.flat_hand_mean, self.num_pca_comps = flat_hand_mean, num_pca_comps
@@ -94,6 +96,8 @@ class SmplBody(nn.Module):
         if not all(0 <= parent < joint for joint, parent in enumerate(self.joint_parents[1:], start=1)):
             raise UserError(f"{file.path}: kintree_table is not the tree of a body, parents {self.joint_parents}")
         self.skeleton = Skeleton(self.joint_parents)
+        if num_pca_comps is not None and not 1 <= num_pca_comps <= 45:
+            raise UserError(f"hands have 1 to 45 principal components, not {num_pca_comps}")
         self.parameter_shapes = self._shapes()
 
         regressor = arrays["J_regressor"].astype(np.float64)
@@ -205,8 +209,8 @@ class SmplBody(nn.Module):
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"betas": (self.num_betas,)}
         for name, joints in ROTATIONS[self.name].items():
-            pca = name in HAND_POSES and self.num_pca_comps is not None
-            shapes[name] = (self.num_pca_comps if pca and self.num_pca_comps is not None else 3 * joints,)
+            components = self.num_pca_comps if name in HAND_POSES else None
+            shapes[name] = (components or 3 * joints,)
         if self.num_expression:
             shapes["expression"] = (self.num_expression,)
         return {**shapes, "transl": (3,)}
@@ -215,8 +219,6 @@ class SmplBody(nn.Module):
         """What turns one hand's parameters into rotations."""
         components, mean = None, None
         if self.num_pca_comps is not None:
-            if not 1 <= self.num_pca_comps <= 45:
-                raise UserError(f"hands have 1 to 45 principal components, not {self.num_pca_comps}")
             components = _float(_needed(file, f"hands_components{side}")[: self.num_pca_comps])
         if not self.flat_hand_mean:
             mean = _float(_needed(file, f"hands_mean{side}"))

@@ -205,6 +205,8 @@ def test_hands_that_a_file_lacks_are_missed_only_when_asked_for(make_smpl_standi
         load_body_model("smplh", **male, num_pca_comps=46)
 
 
-def test_anny_takes_no_options_of_the_family(smpl_folder):
+def test_options_that_a_model_has_not_are_refused(smpl_folder):
+    with pytest.raises(UserError, match="smpl has no hand poses"):
+        load_body_model("smpl", folder=smpl_folder, num_pca_comps=6)
     with pytest.raises(UserError, match="its gender is a phenotype"):
         load_body_model("anny", gender="male")
