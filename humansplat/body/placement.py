@@ -14,6 +14,12 @@ from humansplat.structures import Cameras, PosedBody
 
 MAX_PITCH = 0.1745
 """How far the canonical camera looks up or down at most, radians."""
+_MIN_LEAN = 0.06
+"""Those who lean less, radians, stand as people do."""
+_MAX_LEAN = 0.35
+"""Feet further out from below the body than this, radians, carry no weight."""
+_FEET = 0.06
+"""The share of a body's height that counts as feet."""
 _STEPS = 15
 _NUM_POINTS = 500
 
@@ -47,10 +53,27 @@ def place_before_crop(
     start = look_at(torch.zeros(3), ray, torch.tensor([0.0, -1.0, 0.0]))[:3, :3]
     K = intrinsics(CROP_FOV, side, side)
     rotation, shift, error = _solve(ahead.double(), seen.double(), K.double(), start.double())
-    up = rotation @ rotation.new_tensor([0.0, -1.0, 0.0])
     turned = moved_record(recorded, rotation.float(), shift.float())
-    body, view = into_world(turned, up.float())
+    level = rotation.float() @ torch.tensor([0.0, -1.0, 0.0])
+    body, view = into_world(turned, _balanced(turned.body, level))
     return body, Cameras(viewmats=view, Ks=K, width=side, height=side), error
+
+
+def _balanced(body: PosedBody, level: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
+    """The world's up for a camera whose pitch no file tells: the person stands over the feet, before and behind.
+
+    Who leans a little as anybody does, or as much as sitting and falling people, keeps the level camera.
+    """
+    corners = body.vertices[body.faces]
+    middles = corners.mean(dim=1)
+    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    heights = middles @ level
+    feet = areas * (heights < heights.min() + _FEET * (heights.max() - heights.min()))
+    above = areas @ middles / areas.sum() - feet @ middles / feet.sum()
+    pitch, lean = torch.atan2(level[2], -level[1]), torch.atan2(above[2], -above[1])
+    if not _MIN_LEAN < float((lean - pitch).abs()) < _MAX_LEAN:
+        return level
+    return torch.stack([torch.zeros_like(lean), -lean.cos(), lean.sin()])
 
 
 def _solve(

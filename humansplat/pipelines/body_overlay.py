@@ -13,14 +13,15 @@ from humansplat.capture.photo import Photo, Picture, load_photo
 from humansplat.io.body_files.load import load_body_file
 from humansplat.io.body_files.record import BodyRecord, Family
 from humansplat.pipelines.given_body import given_body
+from humansplat.render.lighting import Lighting
 from humansplat.render.meshes import ShadedMesh, render_meshes
 from humansplat.structures import Cameras, PosedBody
 
 MAX_SIDE = 1600
 """Larger photos are drawn at this size, pixels."""
-OPACITY = 0.6
+OPACITY = 0.65
 """How much of the photo the body hides."""
-COLOR = (0.25, 0.45, 0.85)
+COLOR = (0.12, 0.35, 0.85)
 """Linear reflectance of the body: a colour that people seldom wear."""
 
 
@@ -103,10 +104,22 @@ def draw_body(picture: Photo, body: PosedBody, camera: Cameras) -> UInt8[np.ndar
     vertices, view = _upright(body, camera)
     seen = Cameras(viewmats=view[None], Ks=camera.Ks[None], width=camera.width, height=camera.height)
     mesh = ShadedMesh(vertices=vertices, faces=body.faces.cpu().numpy().astype(np.int32), color=COLOR)
-    rgba = render_meshes([mesh], seen.resized(width, height)).rgba[0].movedim(0, -1).numpy()
+    rgba = render_meshes([mesh], seen.resized(width, height), _side_light()).rgba[0].movedim(0, -1).numpy()
     alpha = OPACITY * rgba[..., 3:]
     mixed = alpha * rgba[..., :3] + (1 - alpha) * photo
     return (mixed * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def _side_light() -> Lighting:
+    """A lamp from the upper left and little else, so that limbs stand out before the trunk."""
+    environment = np.zeros((9, 3), np.float32)
+    environment[0] = 0.3
+    direction = np.array([[-0.6, 0.6, 0.6]], np.float32)
+    return Lighting(
+        environment=environment,
+        directions=direction / np.linalg.norm(direction),
+        colors=np.full((1, 3), 1.0, np.float32),
+    )
 
 
 def _upright(body: PosedBody, camera: Cameras) -> tuple[Float[np.ndarray, "v 3"], Float[torch.Tensor, "4 4"]]:

@@ -17,7 +17,7 @@ from humansplat.body.recorded import RecordedBody, before_camera, pose_record
 from humansplat.capture.capture import Capture
 from humansplat.capture.crop import mask_box
 from humansplat.errors import UserError
-from humansplat.geometry.projection import intrinsics, project, to_camera
+from humansplat.geometry.projection import intrinsics, project, rigid, to_camera
 from humansplat.io.body_files.record import BodyRecord, PinholeCamera
 from humansplat.structures import Cameras, PosedBody, TensorStruct
 
@@ -78,8 +78,8 @@ def given_body(
     if record.camera is None:
         fitted = fit()
         placed, camera, told = _guessed(record, recorded, capture, fitted)
-        warnings = (*recorded.warnings, told)
-        return GivenBody(body=_named(placed, camera, fitted), camera=camera, warnings=warnings)
+        body, camera = _named(placed, camera, fitted) if placed.is_bare else (placed.body, camera)
+        return GivenBody(body=body, camera=camera, warnings=(*recorded.warnings, told))
     seen, own = before_camera(record, recorded, *size)
     placed, camera, changed = place_before_crop(seen, own, capture.crop_to_photo, side)
     warnings = recorded.warnings
@@ -88,7 +88,7 @@ def given_body(
             *warnings,
             f"{record.source}: before the crop's camera the body shows {changed:.1f} px off where its file puts it",
         )
-    body = _named(placed, camera, fit()) if placed.is_bare else placed.body
+    body, camera = _named(placed, camera, fit()) if placed.is_bare else (placed.body, camera)
     return GivenBody(body=body, camera=camera, warnings=warnings)
 
 
@@ -153,14 +153,13 @@ def _readings(record: BodyRecord, recorded: RecordedBody, fitted: BodyFit) -> li
     return found
 
 
-def _named(placed: RecordedBody, camera: Cameras, fitted: BodyFit) -> PosedBody:
+def _named(placed: RecordedBody, camera: Cameras, fitted: BodyFit) -> tuple[PosedBody, Cameras]:
     """Give bare vertices the parts, canonical positions and joints of the nearest points of the fitted body.
 
-    Both bodies are compared before the canonical camera, their middles brought together.
+    Both bodies are compared before the canonical camera, their middles brought together. The root that is known
+    then goes over the origin, and the camera with it.
     """
     body = placed.body
-    if not placed.is_bare:
-        return body
     ours = to_camera(body.vertices, camera.viewmats)
     theirs = to_camera(fitted.body.vertices, fitted.camera.viewmats.cpu())
     between = (ours.amin(dim=0) + ours.amax(dim=0) - theirs.amin(dim=0) - theirs.amax(dim=0)) / 2
@@ -168,9 +167,13 @@ def _named(placed: RecordedBody, camera: Cameras, fitted: BodyFit) -> PosedBody:
     index = torch.from_numpy(nearest).long()
     joints = to_camera(fitted.body.joints, fitted.camera.viewmats.cpu()) + between
     rotation, shift = camera.viewmats[:3, :3], camera.viewmats[:3, 3]
-    return replace(
+    joints = (joints - shift) @ rotation
+    off = joints[0] * torch.tensor([1.0, 0.0, 1.0])
+    named = replace(
         body,
-        joints=(joints - shift) @ rotation,
+        vertices=body.vertices - off,
+        joints=joints - off,
         canonical=fitted.body.canonical[index],
         parts=fitted.body.parts[index],
     )
+    return named, replace(camera, viewmats=rigid(rotation, shift + rotation @ off))
