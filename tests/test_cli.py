@@ -122,6 +122,45 @@ class TestRender:
         assert complaint in one_sentence(error)
 
 
+class TestBody:
+    @pytest.fixture
+    def photo(self, tmp_path):
+        Image.new("RGB", (200, 300), (200, 210, 220)).save(tmp_path / "me.png")
+        return tmp_path / "me.png"
+
+    def test_the_body_is_drawn_where_its_camera_sees_it(self, humansplat, photo, tmp_path):
+        points = np.array([[-0.3, -0.8, 4.0], [0.3, -0.8, 4.0], [0.3, 0.8, 4.0], [-0.3, 0.8, 4.0]])
+        faces, K = np.array([[0, 2, 1], [0, 3, 2]]), np.array([[500.0, 0, 110], [0, 500.0, 150], [0, 0, 1]])
+        np.savez(tmp_path / "body.npz", vertices=points, faces=faces, K=K)
+        out = tmp_path / "drawn" / "body.png"
+        code, told, _ = humansplat("body", tmp_path / "body.npz", "--show", photo, "--out", out)
+        assert code == 0
+        assert "4 vertices, without pose, betas, gender" in told
+        with Image.open(out) as image:
+            drawn = np.asarray(image).astype(int)
+        changed = np.abs(drawn - [200, 210, 220]).max(axis=-1) > 10
+        rows, columns = np.nonzero(changed)
+        assert (columns.min(), columns.max() + 1) == pytest.approx((110 - 37.5, 110 + 37.5), abs=1)
+        assert (rows.min(), rows.max() + 1) == pytest.approx((50, 250), abs=1)
+        assert changed[50:250, 73:147].all()
+
+    @pytest.mark.parametrize(
+        ("name", "out", "complaint"),
+        [
+            ("none.npz", "a.png", "no such body file"),
+            ("me.png", "a.png", "body files end in"),
+            ("two.npz", "a.png", "holds 2 people or frames; choose one with --person 0 to 1"),
+            ("two.npz", "a.jpg", "give FILE.png"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused(self, humansplat, photo, tmp_path, name, out, complaint):
+        np.savez(tmp_path / "two.npz", poses=np.zeros((2, 72)), K=np.eye(3))
+        code, _, error = humansplat("body", tmp_path / name, "--show", photo, "--out", tmp_path / out)
+        assert code == 2
+        assert complaint in one_sentence(error)
+        assert not (tmp_path / out).exists()
+
+
 class TestOthers:
     def test_synthesizing_needs_assets(self, humansplat, tmp_path):
         missing = tmp_path / "nowhere"

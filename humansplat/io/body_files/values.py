@@ -67,10 +67,11 @@ def read_values(path: Path) -> Value:
 
 def _read_numpy(path: Path) -> object:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except AttributeError:  # a lone array is no context manager
-        return np.load(path, allow_pickle=False)
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            return dict(content)
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise UserError(
