@@ -7,7 +7,7 @@ through the canonical crop (angle of view 30 degrees), which leaves the scale op
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ from humansplat.body.fit_solver import minimise
 from humansplat.body.fit_start import (
     camera_pitch,
     depth_reversed,
+    lifted_pitch,
+    lifted_world,
     readings,
     start_angles,
     start_place,
@@ -31,10 +33,11 @@ from humansplat.body.fit_start import (
     torso_orientation,
 )
 from humansplat.body.fit_terms import BodyProblem, Evidence, ShapePrior, Unknowns
+from humansplat.body.markers import marker_map
 from humansplat.body.protocol import BodyModel
 from humansplat.errors import UserError
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from humansplat.structures import TensorStruct
+from humansplat.structures import LiftedMarkers, TensorStruct
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class FitSettings:
     twin_penalty: float = 40.0
     """Cost of reading left as right: the detector is seldom wrong about that."""
     shape: ShapePrior = field(default_factory=ShapePrior)
+    num_readings: int = 1
+    across_factor: float = 3.0
+    depth_factor: float = 3.0
+    min_std: float = 0.01
+    direction_factor: float = 2.0
 
 
 def fit_body(
@@ -105,10 +113,22 @@ class BodyFitter:
         self.model, self.settings = model, settings or FitSettings()
         moving = {joint for freedom in all_freedoms() for joint, _ in freedom.shares}
         self.landmarks = detector_map(model)
-        vertex_ids = self.landmarks.vertex_ids
-        joint_ids = self.landmarks.joint_weights.any(dim=0).nonzero()[:, 0]
+        markers = marker_map(model)
+        vertex_ids = torch.cat([self.landmarks.vertex_ids, markers.vertex_ids])
+        used = torch.cat([self.landmarks.joint_weights, markers.joint_weights]).any(dim=0)
+        joint_ids = used.nonzero()[:, 0]
+        nothing = torch.zeros_like
+        by_landmark, by_marker = self.landmarks.vertex_weights, markers.vertex_weights
         self.landmark_weights = torch.cat(
-            [self.landmarks.joint_weights[:, joint_ids], self.landmarks.vertex_weights], dim=1
+            [self.landmarks.joint_weights[:, joint_ids], by_landmark, nothing(by_marker[:1]).expand(33, -1)], dim=1
+        )
+        self.marker_weights = torch.cat(
+            [
+                markers.joint_weights[:, joint_ids],
+                nothing(by_landmark[:1]).expand(len(by_marker), -1),
+                by_marker,
+            ],
+            dim=1,
         )
         self.relaxed = relaxed_hands(model)
         self.landmark_rig = ReducedRig(model, moving, joint_ids, vertex_ids, self.relaxed)
@@ -127,6 +147,7 @@ class BodyFitter:
         visibility: Float[Tensor, " 33"],
         world_landmarks: Float[Tensor, "33 3"],
         mask: Float[Tensor, "s s"],
+        lifted: LiftedMarkers | None = None,
     ) -> BodyFit:
         """Fit; see ``fit_body``."""
         side = mask.shape[0]
@@ -134,10 +155,16 @@ class BodyFitter:
         silhouette = silhouette_from_mask(mask)
         world = world_landmarks * world_landmarks.new_tensor([1.0, -1.0, -1.0])  # y up, z towards the camera
         pitch, world = camera_pitch(world, landmarks / side)
-        direct = [(landmarks, visibility, reading) for reading in readings(world)]
+        worlds = readings(world)
+        prior = self.settings.shape
+        if lifted is not None:
+            pitch, worlds = lifted_pitch(lifted), [lifted_world(lifted), *worlds[: self.settings.num_readings]]
+        direct = [(landmarks, visibility, reading) for reading in worlds]
         twin = (swapped(landmarks), swapped(visibility[:, None])[:, 0], depth_reversed(world))
-        seen = [evidence_from(points / side, visible, facts) for points, visible, facts in [direct[0], twin]]
+        seen = [evidence_from(points / side, visible, world) for points, visible, world in [direct[0], twin]]
         evidence = stack([seen[0]] * len(direct) + [seen[1]])
+        if lifted is not None:
+            evidence = with_markers(evidence, lifted, self.settings)
         penalty = torch.tensor([0.0] * len(direct) + [self.settings.twin_penalty])
 
         state = self._start([world for _, _, world in [*direct, twin]], evidence)
@@ -186,6 +213,7 @@ class BodyFitter:
             rig,
             self.space,
             self.landmark_weights,
+            self.marker_weights,
             evidence,
             state.turns,
             state.phenotypes,
@@ -260,6 +288,20 @@ def evidence_from(
         directions=directions,
         direction_stds=direction_stds,
         balance=balance_row(points),
+    )
+
+
+def with_markers(evidence: Evidence, lifted: LiftedMarkers, settings: FitSettings) -> Evidence:
+    """Evidence with what the lifter says beside it, in every row."""
+    scales = lifted.point_scales * torch.tensor([settings.across_factor, settings.depth_factor])
+    stds = torch.cat([scales[:, :1], scales], dim=-1).clamp(min=settings.min_std)
+    count = len(evidence.points)
+    loose = evidence.direction_stds * settings.direction_factor
+    return replace(
+        evidence,
+        direction_stds=loose,
+        markers=lifted.points.expand(count, -1, -1),
+        marker_stds=stds.expand(count, -1, -1),
     )
 
 

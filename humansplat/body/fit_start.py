@@ -18,6 +18,7 @@ from humansplat.body.fit_freedoms import PoseSpace
 from humansplat.body.fit_landmarks import MIRRORED_LANDMARKS, balance_row
 from humansplat.body.fit_terms import FOCAL
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from humansplat.structures import LiftedMarkers
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ def camera_pitch(world: Float[Tensor, "33 3"], points: Float[Tensor, "33 2"]) ->
     pitch = (PITCH_SHARE * lean * upright).clamp(-MAX_PITCH, MAX_PITCH)
     turn = about_x(pitch - lean * upright)
     return pitch, world @ turn.mT
+
+
+def lifted_pitch(lifted: LiftedMarkers) -> Float[Tensor, ""]:
+    """How far the camera looks down, radians, from the direction up."""
+    return torch.atan2(-lifted.up[2], -lifted.up[1])
+
+
+def lifted_world(lifted: LiftedMarkers) -> Float[Tensor, "33 3"]:
+    """The landmarks among lifted markers as world landmarks: y up, z towards the camera, in no certain unit."""
+    return lifted.points[:33] * lifted.points.new_tensor([1.0, -1.0, -1.0])
 
 
 def about_x(angle: Float[Tensor, ""]) -> Float[Tensor, "3 3"]:

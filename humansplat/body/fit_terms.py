@@ -16,6 +16,7 @@ from humansplat.body.fit_freedoms import PoseSpace, left_jacobian
 from humansplat.body.fit_landmarks import BONES, bone_matrix
 from humansplat.body.fit_rig import ReducedRig
 from humansplat.body.fit_silhouette import Silhouette, nearest_points, sample_outside
+from humansplat.body.markers import ROOT_MARKER
 from humansplat.geometry.rotations import axis_angle_to_matrix
 from humansplat.structures import TensorStruct
 
@@ -36,6 +37,9 @@ class Evidence(TensorStruct):
     direction_stds: Float[Tensor, "*h b 3"]
     balance: Float[Tensor, "*h 33"]
     """Takes landmarks to the vector from the feet to the person's weight."""
+    markers: Float[Tensor, "*h k 3"] | None = None
+    """Markers of ``humansplat.body.markers`` in crop units, see ``LiftedMarkers``."""
+    marker_stds: Float[Tensor, "*h k 3"] | None = None
 
 
 def project_fractions(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 2"]:
@@ -89,6 +93,8 @@ class ShapePrior:
     """A height of 0.37 is 1.70 m, and 0.06 are 65 mm."""
 
 
+MARKER_SCALE = 3.0
+"""Robust scale of a marker's error, standard deviations."""
 BALANCE_STD = 0.06
 """Metres along the line of sight between a standing person's weight and feet; across it the picture shows it."""
 BALANCE_SCALE = 3.0
@@ -105,6 +111,7 @@ class BodyProblem:
         rig: Its first points must be those of ``landmarks``.
         space: Pose angles.
         landmarks: Weights of the 33 landmarks over the rig's first points.
+        markers: Weights of the markers over the same points.
         evidence: One row a start.
         turns: Root orientation of every start, which the solved turn follows.
         phenotypes: Shape of every start about which it is linearised.
@@ -118,7 +125,8 @@ class BodyProblem:
         self,
         rig: ReducedRig,
         space: PoseSpace,
-        landmarks: Float[Tensor, "33 k"],
+        landmarks: Float[Tensor, "33 n"],
+        markers: Float[Tensor, "k n"],
         evidence: Evidence,
         turns: Float[Tensor, "h 3 3"],
         phenotypes: Float[Tensor, "h p"],
@@ -127,7 +135,8 @@ class BodyProblem:
         pitch: Float[Tensor, ""],
         silhouette: Silhouette | None = None,
     ) -> None:
-        self.rig, self.space, self.landmarks, self.evidence = rig, space, landmarks, evidence
+        self.rig, self.space, self.evidence = rig, space, evidence
+        self.landmarks, self.markers = landmarks, markers
         self.turns, self.silhouette = turns, silhouette
         self.unknowns = Unknowns(len(space.freedoms), len(free))
         self.shape0 = phenotypes[:, free]
@@ -150,6 +159,8 @@ class BodyProblem:
         landmarks = self.landmarks @ points[:, :count]
         by_landmark = None if moved is None else torch.einsum("lp,hpad->hlad", self.landmarks, moved[:, :count])
         parts = [*self._landmark_terms(landmarks, by_landmark), *self._prior_terms(x)]
+        if self.evidence.markers is not None:
+            parts.append(self._marker_term(points[:, :count], None if moved is None else moved[:, :count]))
         if self.silhouette is not None:
             parts += self._silhouette_terms(points[:, count:], None if moved is None else moved[:, count:])
         residuals = torch.cat([part for part, _ in parts], dim=1)
@@ -198,6 +209,23 @@ class BodyProblem:
             (lean, lean_by),
         ]
 
+    def _marker_term(self, points: Tensor, moved: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Markers in the picture and in depth against the root's."""
+        seen, stds = self.evidence.markers, self.evidence.marker_stds
+        assert seen is not None and stds is not None
+        places = self.markers @ points
+        depth = places[..., 2:].neg().clamp(min=0.1)
+        root = depth[:, ROOT_MARKER, None]
+        along = FOCAL * (depth / root - 1)
+        value = (torch.cat([project_fractions(places), along], dim=-1) - seen) / stds
+        if moved is None:
+            return value.flatten(1), None
+        rates = torch.einsum("kp,hpad->hkad", self.markers, moved)
+        nearing = rates[..., 2:, :].neg()
+        along_by = FOCAL * (nearing / root[..., None] - (depth / root.square())[..., None] * nearing[:, ROOT_MARKER, None])
+        by = torch.cat([projection_rates(places) @ rates, along_by], dim=-2) / stds[..., None]
+        return value.flatten(1), by.flatten(1, 2)
+
     def _prior_terms(self, x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
         """Pose prior, joint limits, shape prior and the ends of the shape's range."""
         _, _, angles, shape = self.unknowns.split(x)
@@ -239,6 +267,8 @@ class BodyProblem:
         angles, shape = self.unknowns.sizes[2:]
         layout = [(33, 2, point_scale), (len(BONES), 3, direction_scale), (1, 1, BALANCE_SCALE)]
         layout += [(angles, 1, 3.0), (angles, 1, math.inf), (shape, 1, math.inf), (shape, 1, math.inf)]
+        if self.evidence.markers is not None:
+            layout += [(len(self.markers), 3, MARKER_SCALE)]
         if self.silhouette is not None:
             layout += [(self.num_outside, 1, 8.0), (len(self.silhouette.boundary), 1, 2.0)]
         groups, scales, start = [], [], 0

@@ -20,27 +20,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from humansplat.models.layers import SelfAttentionBlock
-from humansplat.structures import TensorStruct
+from humansplat.structures import LiftedMarkers
 
 LOG_SCALE_RANGE = (-7.0, 1.0)
 """Bounds of predicted logarithms of deviations."""
 START_LOG_SCALE = -3.0
 STRIDE, COARSE = 8, 2
 """Pixels on a side of a heatmap's cell, and cells on a side of an attention token."""
-
-
-class LiftedMarkers(TensorStruct):
-    """What the lifter says of a crop. Scales are those of Laplace distributions: mean absolute errors."""
-
-    points: Float[Tensor, "*b k 3"]
-    """Crop units; see the module."""
-    point_scales: Float[Tensor, "*b k 2"]
-    """Across the picture, and in depth."""
-    phenotypes: Float[Tensor, "*b p"]
-    phenotype_scales: Float[Tensor, "*b p"]
-    up: Float[Tensor, "*b 3"]
-    """Unit vector against gravity in the camera's axes (x right, y down, z away)."""
-    up_scale: Float[Tensor, "*b"]
 
 
 class ConvBlock(nn.Module):

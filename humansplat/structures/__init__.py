@@ -4,6 +4,7 @@ from humansplat.structures.base import TensorStruct
 from humansplat.structures.body import PosedBody
 from humansplat.structures.cameras import Cameras
 from humansplat.structures.gaussians import Gaussians, concatenate
+from humansplat.structures.markers import LiftedMarkers
 from humansplat.structures.mesh import Mesh
 
-__all__ = ["Cameras", "Gaussians", "Mesh", "PosedBody", "TensorStruct", "concatenate"]
+__all__ = ["Cameras", "Gaussians", "LiftedMarkers", "Mesh", "PosedBody", "TensorStruct", "concatenate"]

@@ -15,8 +15,8 @@ from humansplat.config import TrainConfig
 from humansplat.data import crops
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
-from humansplat.models.lifter import LiftedMarkers, MarkerLifter
-from humansplat.structures import Cameras, TensorStruct
+from humansplat.models.lifter import MarkerLifter
+from humansplat.structures import Cameras, LiftedMarkers, TensorStruct
 
 VALIDATION_BATCH = 16
 
