@@ -16,6 +16,7 @@ from tyro.conf import Positional
 from humansplat.errors import UserError
 
 if TYPE_CHECKING:
+    from humansplat.io.body_files.record import BodyRecord
     from humansplat.pipelines.reconstructor import Reconstructor
 
 OK, SOME_FAILED, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -30,6 +31,7 @@ def reconstruct(
     model: str = "small",
     body: Path | None = None,
     person: int | None = None,
+    body_model: Literal["smpl", "smplh", "smplx"] | None = None,
     mask: Path | None = None,
     views: Literal["diffusion", "none"] = "none",
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -47,6 +49,7 @@ def reconstruct(
         model: Weights: a name that ships, a folder, or OWNER/NAME on the Hugging Face hub.
         body: A body of the photo, instead of fitting one: body.npz, another program's parameters, or a mesh.
         person: Which of the people of the body file, counted from 0.
+        body_model: Which body model the body file means, where it does not say.
         mask: The person's mask, white on black, instead of finding it.
         views: Where the unseen sides come from: a view model, or the reconstruction alone.
         device: auto takes an NVIDIA GPU where there is one.
@@ -54,13 +57,17 @@ def reconstruct(
         video: Write the turntable.
     """
     _check_photos(photos, body, mask)
+    from humansplat.io.body_files.load import load_body_file
     from humansplat.pipelines.reconstructor import Reconstructor
 
     reconstructor = Reconstructor.from_pretrained(model, device)
+    given = None
+    if body is not None:
+        given = load_body_file(body, person=person, model=body_model, template=reconstructor.body_model.pose({}))
     failures: list[str] = []
     for number, photo in enumerate(photos, start=1):
         try:
-            _reconstruct_one(reconstructor, photo, number, len(photos), out, body, person, mask, views, seed, video)
+            _reconstruct_one(reconstructor, photo, number, len(photos), out, given, mask, views, seed, video)
         except UserError as error:
             failures.append(str(error))
             print(f"humansplat: {error}", file=sys.stderr)
@@ -89,8 +96,7 @@ def _reconstruct_one(
     number: int,
     total: int,
     out: Path,
-    body: Path | None,
-    person: int | None,
+    body: "BodyRecord | None",
     mask: Path | None,
     views: Literal["diffusion", "none"],
     seed: int,
@@ -106,7 +112,7 @@ def _reconstruct_one(
             bar.n = stages.index(stage)
             bar.set_postfix_str(stage)
 
-        made = reconstructor(photo, mask, body, views, seed, progress=show, person=person)
+        made = reconstructor(photo, mask, body, views, seed, progress=show)
         show("save")
         made.save(out / photo.stem, video=video, progress=True)
     for warning in made.report.warnings:

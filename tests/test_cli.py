@@ -83,6 +83,13 @@ class TestReconstruct:
         assert code == 2
         assert complaint in one_sentence(error)
 
+    def test_a_body_file_is_refused_before_the_photo_is_read(self, humansplat, tiny_weights, tmp_path):
+        np.savez(tmp_path / "two.npz", poses=np.zeros((2, 72)))
+        options = ["--out", tmp_path, "--model", tiny_weights, "--body", tmp_path / "two.npz"]
+        code, _, error = humansplat("reconstruct", "a.jpg", *options)
+        assert code == 2
+        assert "choose one with --person 0 to 1" in one_sentence(error)
+
     def test_the_view_model_is_missed_by_name(self, humansplat, tiny_weights, tmp_path):
         options = ["--out", tmp_path, "--model", tiny_weights, "--views", "diffusion"]
         code, _, error = humansplat("reconstruct", "a.jpg", *options)

@@ -12,7 +12,18 @@ import humansplat
 
 ROOT = Path(humansplat.__file__).parents[1]
 COMMANDS = {
-    "reconstruct": ["--out", "--model", "--body", "--person", "--mask", "--views", "--device", "--seed", "--no-video"],
+    "reconstruct": [
+        "--out",
+        "--model",
+        "--body",
+        "--person",
+        "--body-model",
+        "--mask",
+        "--views",
+        "--device",
+        "--seed",
+        "--no-video",
+    ],
     "render": ["--out"],
     "synthesize": ["--assets", "--out", "--num", "--seed", "--split", "--scans"],
     "evaluate": ["--model", "--data", "--out", "--bodies"],

@@ -21,6 +21,7 @@ from humansplat.capture.photo import Photo, Picture, load_photo
 from humansplat.errors import UserError
 from humansplat.geometry.projection import orbit, project
 from humansplat.io.body_files.load import load_body_file
+from humansplat.io.body_files.record import BodyRecord
 from humansplat.metrics.image import silhouette_iou
 from humansplat.models.autoencoder import encode_images, on_white
 from humansplat.models.conditioning import BodyConditioner
@@ -86,24 +87,23 @@ class Reconstructor:
         self,
         photo: Picture,
         mask: Picture | None = None,
-        body: str | Path | tuple[PosedBody, Cameras] | None = None,
+        body: str | Path | BodyRecord | tuple[PosedBody, Cameras] | None = None,
         views: Views = "none",
         seed: int = 0,
         progress: Callable[[str], None] | None = None,
-        person: int | None = None,
     ) -> Reconstruction:
         """Reconstruct one person from one photo.
 
         Args:
             photo: A file of any usual format, a Pillow image, an array or a tensor.
             mask: The person's mask, at the photo's size; found if it is not given.
-            body: A body file of this photo (``docs/body-files.md`` lists the formats), or an unbatched body and the
-                photo's camera, in the pixels of the upright photo; fitted if it is not given.
+            body: A body file of this photo (``docs/body-files.md`` lists the formats), or what ``load_body_file`` read
+                of one; or an unbatched body and the photo's camera, in the pixels of the upright photo; fitted if it
+                is not given.
             views: Where the unseen sides come from: ``none`` leaves them to the reconstruction network,
                 ``diffusion`` samples them with a view model.
             seed: Of every sampler; ``none`` samples nothing.
             progress: Called with the name of each stage as it begins.
-            person: Which of the people of a body file, counted from 0.
 
         Raises:
             UserError: If the photo, mask or body cannot be used, or the weights hold no view model.
@@ -125,7 +125,7 @@ class Reconstructor:
         report.warnings.extend(capture.warnings)
         tell("body")
         with report.stage("body"):
-            posed, camera = self._body(capture, picture, body, person, report)
+            posed, camera = self._body(capture, picture, body, report)
         tell("reconstruct")
         with report.stage("reconstruct"):
             splats = self.reconstruct(capture, posed, camera)
@@ -187,8 +187,7 @@ class Reconstructor:
         self,
         capture: Capture,
         picture: Photo,
-        given: str | Path | tuple[PosedBody, Cameras] | None,
-        person: int | None,
+        given: str | Path | BodyRecord | tuple[PosedBody, Cameras] | None,
         report: Report,
     ) -> tuple[PosedBody, Cameras]:
         """The posed body and the crop's camera: fitted, or as the caller gave them."""
@@ -204,8 +203,9 @@ class Reconstructor:
             body, of_photo = given
             camera = _in_crop(of_photo.resized(picture.width, picture.height), capture)
         else:
-            record = load_body_file(given, person=person, template=fitter.model.pose({}))
-            placed = given_body(record, capture, (picture.width, picture.height), lambda: self.fit(capture))
+            if not isinstance(given, BodyRecord):
+                given = load_body_file(given, template=fitter.model.pose({}))
+            placed = given_body(given, capture, (picture.width, picture.height), lambda: self.fit(capture))
             body, camera = placed.body, placed.camera
             report.warnings.extend(placed.warnings)
         pixels, _ = project(body.vertices, camera.viewmats, camera.Ks)
