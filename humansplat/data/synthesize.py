@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 SETTINGS = "dataset.json"
 MAX_FAILED_SHARE = 0.02
+TRAINING_PEOPLE = 2
+"""Counts the changes of what training people are drawn from; 2 since poses are wide. Older folders do not say it."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -267,6 +269,8 @@ def _claim(out: Path, task: Task, assets: Path) -> None:
     """Write the settings of a new data set, or compare them with those of the one that is there."""
     settings = {name: getattr(task, name) for name in task.__dataclass_fields__}
     settings |= {"format": FORMAT_VERSION, "views": NUM_RIG_VIEWS + task.num_novel, "assets": _fingerprint(assets)}
+    if task.split == "train":
+        settings["people"] = TRAINING_PEOPLE
     path = out / SETTINGS
     if not path.is_file():
         if out.is_dir() and any(out.iterdir()):

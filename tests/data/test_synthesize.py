@@ -122,6 +122,16 @@ def test_people_differ_and_depend_on_seed_and_split(assets: Path, four: Path, tm
     assert meta["split"] == meta["person"]["split"] == "validation"
 
 
+def test_training_people_drawn_otherwise_are_not_mixed(assets: Path, four: Path, tmp_path: Path):
+    out = tmp_path / "people"
+    shutil.copytree(four, out)
+    settings = json.loads((out / "dataset.json").read_text())
+    assert settings.pop("people") == module.TRAINING_PEOPLE
+    (out / "dataset.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="people None"):
+        make(assets, out, 5)
+
+
 def test_seeds_of_people_do_not_collide():
     seeds = {person_seed(s, split, i) for s in range(3) for split in ("train", "validation") for i in range(500)}  # type: ignore[arg-type]
     assert len(seeds) == 3000

@@ -4,11 +4,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from humansplat.data.synthetic.figure import Figure, Template, joint_transforms, rest_shape
+from humansplat.data.synthetic.limb_kinds import ARM_KINDS, LEG_KINDS
+from humansplat.data.synthetic.limbs import aim, turn, unit
 from humansplat.data.synthetic.makehuman import parse_bvh
 from humansplat.data.synthetic.poses import (
-    ARM_KINDS,
-    LEG_KINDS,
-    aim,
     bends_legs,
     blend,
     collides,
@@ -16,8 +15,6 @@ from humansplat.data.synthetic.poses import (
     motion_pose,
     procedural_pose,
     to_array,
-    turn,
-    unit,
 )
 
 from .conftest import bvh_text
