@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from humansplat.body.fit_report import BodyFit
 from humansplat.body.fit_silhouette import draw_silhouette
 from humansplat.body.models import load_body_model
 from humansplat.capture.capture import Capture
+from humansplat.capture.graph import graph_path
 from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics, look_at, project, to_camera
 from humansplat.io.body import write_body
@@ -167,3 +169,27 @@ def test_frames_of_a_z_up_world_face_as_the_fitted_body(fit, capture, smpl_folde
     assert placed.body.joints[16, 0] > 0.1
     azimuth = torch.atan2(placed.camera.centers[0], placed.camera.centers[2])
     assert azimuth.item() == pytest.approx(0.6, abs=0.05)
+
+
+def test_a_photo_is_reconstructed_with_the_parameters_of_another_program(
+    tiny_reconstructor, smpl_folder, tmp_path, monkeypatch
+):
+    photo = Path(__file__).parents[2] / "examples" / "person.png"
+    if not photo.is_file() or not graph_path().is_file():
+        pytest.skip("the example photo or the pose graph is missing; reconstructing any photo fetches the latter")
+    monkeypatch.setenv("HUMANSPLAT_BODY_MODELS", str(smpl_folder))
+    np.savez(
+        tmp_path / "me.npz",
+        global_orient=np.array([math.pi, 0.0, 0.0]),
+        body_pose=np.zeros(69),
+        transl=np.array([0.0, 0.0, 4.0]),
+        K=np.array([[1200.0, 0, 320], [0, 1200.0, 320], [0, 0, 1]]),
+    )
+    person = tiny_reconstructor(photo, body=tmp_path / "me.npz")
+    assert person.body.model == "smpl"
+    person.save(tmp_path / "out", video=False)
+    record = load_body_file(tmp_path / "out" / "body.npz")
+    assert (record.format, record.family) == ("humansplat", "smpl")
+    # Saved and read again it shows where the file's own camera showed it: the pelvis of the stand-in is near 0.
+    pixels, _ = project(record.posed.joints[:1], record.viewmat, record.camera.K)
+    torch.testing.assert_close(pixels[0], torch.tensor([320.0, 320.0]), atol=8.0, rtol=0)
