@@ -17,6 +17,10 @@ from humansplat.structures import Cameras, PosedBody, TensorStruct
 SMPL_FAMILY = ("smpl", "smplh", "smplx")
 SMPL_TORSO = [1, 2, 16, 17]
 """Left hip, right hip, left shoulder, right shoulder in the skeletons of SMPL's family."""
+MIN_DEPTH = 0.05
+"""What of a body is nearer to its camera is refused, metres."""
+MAX_STRETCH = 0.02
+"""How much the sides of a photo and of the file's picture may differ in proportion: sizes are whole pixels."""
 WEAK_DISTANCE = 1000.0
 """How far away a pinhole camera stands in for weak perspective, metres: depth then changes sizes by a thousandth."""
 
@@ -166,6 +170,7 @@ def before_camera(record: BodyRecord, recorded: RecordedBody, width: int, height
         raise UserError(
             f"{record.source} names no camera; needed are K, or focal and princpt, or [s, tx, ty] with the crop's box"
         )
+    check_photo(record, width, height)
     seen = record.image_size or (width, height)
     recorded = _shifted(recorded, record.viewmat) if record.viewmat is not None else recorded
     if isinstance(record.camera, PinholeCamera):
@@ -181,9 +186,28 @@ def before_camera(record: BodyRecord, recorded: RecordedBody, width: int, height
         view[:3, 3] = torch.cat([weak.shift, torch.tensor([WEAK_DISTANCE])])
         recorded = _shifted(recorded, view)
     camera = Cameras(viewmats=torch.eye(4), Ks=K, width=seen[0], height=seen[1]).resized(width, height)
-    if bool((recorded.body.vertices[:, 2] <= 0).all()):
-        raise UserError(f"{record.source} lies behind its camera; its translation must have a positive z (depth)")
+    if float(recorded.body.vertices[:, 2].min()) < MIN_DEPTH:
+        raise UserError(
+            f"{record.source} reaches behind its camera; the body must lie before it, "
+            "its translation at positive z (depth)"
+        )
     return recorded, camera
+
+
+def check_photo(record: BodyRecord, width: int, height: int) -> None:
+    """Make sure that a photo has the shape of the picture that the file was made from.
+
+    Raises:
+        UserError: If it has another.
+    """
+    if record.image_size is None:
+        return
+    own_width, own_height = record.image_size
+    if abs(own_width * height - own_height * width) > MAX_STRETCH * own_width * height:
+        raise UserError(
+            f"{record.source} was made from a picture of {own_width} x {own_height} px and the photo is "
+            f"{width} x {height} px; give the photo that it was made from"
+        )
 
 
 def _shifted(recorded: RecordedBody, view: Float[Tensor, "4 4"]) -> RecordedBody:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from humansplat.body.models import load_body_model
 from humansplat.body.recorded import before_camera, pose_record
 from humansplat.capture.photo import Photo, Picture, load_photo
 from humansplat.io.body_files.load import load_body_file
@@ -61,7 +62,9 @@ def draw_body_file(
         UserError: If the file or the photo cannot be read, or the body cannot be placed.
     """
     picture = load_photo(photo)
-    record = load_body_file(path, person=person, format=format, model=model)
+    # Files of a data set leave out the default body's faces.
+    template = load_body_model().pose({}) if Path(path).suffix.lower() == ".npz" else None
+    record = load_body_file(path, person=person, format=format, model=model, template=template)
     if record.camera is None:
         body, camera, warnings = _over_person(record, picture, folder)
     else:
@@ -77,7 +80,6 @@ def _over_person(
 ) -> tuple[PosedBody, Cameras, tuple[str, ...]]:
     """Find the person in the photo, and put a body without a camera there."""
     from humansplat.body.fit import BodyFitter
-    from humansplat.body.models import load_body_model
     from humansplat.capture.capture import capture_person
 
     capture = capture_person(picture)

@@ -13,7 +13,7 @@ from humansplat.body.fit_report import BodyFit
 from humansplat.body.fit_silhouette import draw_silhouette, overlap
 from humansplat.body.fit_terms import CROP_FOV
 from humansplat.body.placement import fitted_to_box, into_world, moved_record, place_before_crop
-from humansplat.body.recorded import RecordedBody, before_camera, pose_record
+from humansplat.body.recorded import RecordedBody, before_camera, check_photo, pose_record
 from humansplat.capture.capture import Capture
 from humansplat.capture.crop import mask_box
 from humansplat.errors import UserError
@@ -71,6 +71,7 @@ def given_body(
     side = capture.mask.shape[-1]
     if record.posed is not None:
         assert record.viewmat is not None
+        check_photo(record, *size)
         K = _own_intrinsics(record, size)
         to_photo = torch.cat([capture.crop_to_photo, torch.tensor([[0.0, 0.0, 1.0]])])
         camera = Cameras(viewmats=record.viewmat, Ks=torch.linalg.inv(to_photo) @ K, width=side, height=side)

@@ -191,8 +191,17 @@ def test_missing_model_files_are_named(person_of, tmp_path):
         pose_record(load_body_file(tmp_path / "me.npz"), tmp_path)
 
 
+def test_another_photo_is_refused(person_of, smpl_folder, tmp_path):
+    record = load_body_file(files.hybrik_x(person_of("smplx"), tmp_path))
+    recorded = pose_record(record, smpl_folder)
+    _, camera = before_camera(record, recorded, 2 * WIDTH, 2 * HEIGHT)
+    assert camera.Ks[0, 0] == pytest.approx(1800.0, rel=1e-5)
+    with pytest.raises(UserError, match="made from a picture of 640 x 480 px and the photo is 480 x 640 px"):
+        before_camera(record, recorded, HEIGHT, WIDTH)
+
+
 def test_a_body_behind_its_camera_is_refused(person_of, smpl_folder, tmp_path):
     person = person_of("smpl", transl=(0.0, 0.0, -5.0))
     np.savez(tmp_path / "me.npz", **person.numbers(*person.parameters), K=K.numpy())
-    with pytest.raises(UserError, match="lies behind its camera"):
+    with pytest.raises(UserError, match="reaches behind its camera"):
         shown(load_body_file(tmp_path / "me.npz"), smpl_folder)

@@ -15,7 +15,7 @@ from humansplat.io.body_files.record import FileCamera, FocalCamera, PinholeCame
 FOCAL = ("scaled_focal_length", "focal", "focal_length", "focal_length_px", "pred_focal", "img_focal")
 PRINCIPAL = ("princpt", "principal_point", "principal", "img_center", "camera_center")
 INTRINSICS = ("K", "intrinsics", "intrinsic", "cam_int", "intrinsic_matrix", "cam_intrinsics")
-WEAK = ("body_cam", "pred_cam", "weak_cam", "orig_cam")
+WEAK = ("body_cam", "pred_cam", "weak_cam")
 
 
 def focal_camera(fields: Fields, person: int) -> FileCamera | None:
