@@ -15,7 +15,6 @@ from humansplat.body.fit_terms import CROP_FOV
 from humansplat.body.placement import fitted_to_box, into_world, moved_record, place_before_crop
 from humansplat.body.recorded import RecordedBody, before_camera, check_photo, pose_record
 from humansplat.capture.capture import Capture
-from humansplat.capture.crop import mask_box
 from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics, project, rigid, to_camera
 from humansplat.io.body_files.record import BodyRecord, PinholeCamera
@@ -54,8 +53,8 @@ def given_body(
     """Place the body of a file before the crop of a photo.
 
     A file of this library keeps its own camera. Any other body that has a camera is moved before the canonical one so
-    that its pixels stay. A body without a camera faces as the fitted body does, or as its axes say, and covers
-    the person's mask.
+    that its pixels stay. A body without a camera faces as the fitted body does, or as its axes say, and is put where
+    that is.
 
     Args:
         record: What the file says.
@@ -103,10 +102,14 @@ def _own_intrinsics(record: BodyRecord, size: tuple[int, int]) -> Float[Tensor, 
 def _guessed(
     record: BodyRecord, recorded: RecordedBody, capture: Capture, fitted: BodyFit
 ) -> tuple[RecordedBody, Cameras, str]:
-    """A body without a camera over the person's mask, in the reading of its axes that covers the person best."""
+    """A body without a camera where the fitted one is, in the reading of its axes that covers the person best.
+
+    The fitted body's box and not the mask's, in which there may be bags and wide clothes.
+    """
     side = capture.mask.shape[-1]
     mask = capture.mask > 0.5
-    box = torch.tensor(mask_box(capture.mask.numpy()))
+    shown, _ = project(fitted.body.vertices, fitted.camera.viewmats, fitted.camera.Ks)
+    box = torch.cat([shown.amin(dim=0), shown.amax(dim=0)])
     K = intrinsics(CROP_FOV, side, side)
     best: tuple[float, str, Float[Tensor, "3 3"], Float[Tensor, 3]] | None = None
     for name, rotation in _readings(record, recorded, fitted):

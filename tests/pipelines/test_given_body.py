@@ -164,7 +164,8 @@ def test_frames_of_a_z_up_world_face_as_the_fitted_body(fit, capture, smpl_folde
     standing = load_body_model("smplh", folder=smpl_folder).pose({})
     pixels, _ = project(standing.vertices, fit.camera.viewmats, fit.camera.Ks)
     mask = draw_silhouette(pixels, standing.faces, SIDE).float()
-    placed = given_body(record, dataclasses.replace(capture, mask=mask), SIZE, lambda: fit, smpl_folder)
+    seen, fitted = dataclasses.replace(capture, mask=mask), dataclasses.replace(fit, body=standing)
+    placed = given_body(record, seen, SIZE, lambda: fitted, smpl_folder)
     assert placed.body.joints[15, 1] > placed.body.joints[0, 1] + 0.4
     assert placed.body.joints[16, 0] > 0.1
     azimuth = torch.atan2(placed.camera.centers[0], placed.camera.centers[2])
