@@ -15,6 +15,7 @@ from humansplat.io.body_files.cameras import focal_camera, image_size
 from humansplat.io.body_files.estimators import camera_of_points, points_of, unit_of
 from humansplat.io.body_files.fields import Fields, choose
 from humansplat.io.body_files.record import BodyRecord, Family, FileCamera, PinholeCamera
+from humansplat.io.body_files.values import DAMAGED
 from humansplat.structures import PosedBody
 
 MESH_SUFFIXES = (".obj", ".ply")
@@ -128,7 +129,7 @@ def load_mesh(path: Path) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "f 3"]]:
         raise UserError(f"{path}: no such body file")
     try:
         mesh = trimesh.load(path, process=False, maintain_order=True, force="mesh", skip_materials=True)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, UnicodeDecodeError, EOFError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: not a mesh that can be read") from error
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise UserError(f"{path} holds no triangles; give the posed body as a mesh")

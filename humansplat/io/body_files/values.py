@@ -8,7 +8,9 @@ import io
 import json
 import pickle
 import re
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -25,19 +27,16 @@ if TYPE_CHECKING:
 else:
     Value = object  # the tests' checker of annotations knows no recursive types
 
+DAMAGED = (
+    ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError, ArithmeticError, NameError,
+    OSError, EOFError, MemoryError, ImportError, pickle.UnpicklingError, struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What numpy, torch, pickle and trimesh raise over damaged files, as random damage showed."""
+
 _PICKLES = {".pkl", ".pk", ".pickle", ".p"}
 _TORCH = {".pt", ".pth", ".ckpt"}
 # First bytes of zlib, gzip, bzip2, xz and lz4 streams: what joblib's compress= writes.
-_COMPRESSED = (
-    b"\x78\x01",
-    b"\x78\x5e",
-    b"\x78\x9c",
-    b"\x78\xda",
-    b"\x1f\x8b",
-    b"BZh",
-    b"\xfd7zXZ",
-    b"\x04\x22\x4d\x18",
-)
+_COMPRESSED = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x04\x22M\x18")
 _BY_JOBLIB = (
     "was written by joblib, which can be read only by running it; where you trust it, convert it with "
     "python -c \"import joblib, pickle; pickle.dump(joblib.load('IN'), open('OUT.pkl', 'wb'))\""
@@ -72,27 +71,25 @@ def _read_numpy(path: Path) -> object:
             return content
         with content:
             return dict(content)
-    except ValueError as error:
+    except DAMAGED as error:
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{path} holds pickled objects among its arrays; save numbers only, one array a name"
             ) from error
-        raise UserError(f"{path}: not a file of arrays that can be read") from error
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a file of arrays that can be read") from error
 
 
 def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file that can be read") from error
 
 
 def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path} holds more than tensors, numbers and containers of them; save only those with torch.save"
         ) from error
@@ -106,10 +103,7 @@ def _read_pickle(path: Path) -> object:
         return _Unpickler(io.BytesIO(content), path).load()
     except UserError:
         raise
-    except (
-        pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-        UnicodeDecodeError, RuntimeError, MemoryError, OverflowError, ImportError,
-    ) as error:  # fmt: skip
+    except DAMAGED as error:
         raise UserError(f"{path}: not a pickle that can be read") from error
 
 
@@ -221,7 +215,7 @@ def _plain(value: object, path: Path) -> Value:
     if isinstance(value, _Shell):
         try:
             return _plain(_opened(value), path)
-        except (ValueError, TypeError, RuntimeError, pickle.UnpicklingError, MemoryError, OverflowError) as error:
+        except DAMAGED as error:
             raise UserError(f"{path}: not a pickle that can be read ({error})") from error
     if isinstance(value, Tensor):
         return value.detach().cpu().float().numpy() if value.is_floating_point() else value.detach().cpu().numpy()
