@@ -85,6 +85,14 @@ def test_hmr2_by_the_whole_picture(person_of, smpl_folder, tmp_path):
         load_body_file(files.hmr2(person, tmp_path, pred_cam_t_full=shift[None]))
 
 
+def test_camerahmr_stands_before_the_photos_own_camera(person_of, smpl_folder, tmp_path):
+    person = person_of("smpl", transl=(0.0, 0.0, 0.0))
+    shift = torch.tensor([0.3, 0.2, 4.0])
+    record = load_body_file(files.hmr2(person, tmp_path, pred_cam_t=shift[None], cam_int=K[None]))
+    _, pixels = shown(record, smpl_folder)
+    torch.testing.assert_close(pixels, person.pixels(K, shift), atol=0.05, rtol=0)
+
+
 def test_hmr2_without_its_box_has_no_camera(person_of, smpl_folder, tmp_path):
     record = load_body_file(files.hmr2(person_of("smpl"), tmp_path))
     assert record.camera is None

@@ -107,6 +107,15 @@ def test_people_in_lists_and_stacks(tmp_path):
     assert load_body_file(tmp_path / "a.json", person=0).gender == "female"
 
 
+def test_people_of_several_pictures_are_counted_on(tmp_path):
+    content = {"pose": [np.zeros((1, 72)), np.full((2, 72), 0.1)], "trans": [np.zeros((1, 3)), np.ones((2, 3))]}
+    (tmp_path / "nlf.pkl").write_bytes(pickle.dumps({**content, "joints2d": [np.zeros((1, 24, 2))]}))
+    record = load_body_file(tmp_path / "nlf.pkl", person=2)
+    assert (record.format, record.num_people) == ("NLF", 3)
+    assert record.rotations[5, 0] == pytest.approx(0.1)
+    assert record.translation.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_stacks_of_different_numbers_are_refused(path):
     saved(path, global_orient=np.zeros((2, 3)), body_pose=np.zeros((3, 69)))
     with pytest.raises(UserError, match=r"stacks different numbers of people \(body 3, root 2\)"):
