@@ -12,11 +12,14 @@ from torch import Tensor
 from humansplat.body.fit_report import BodyFit
 from humansplat.body.fit_silhouette import draw_silhouette, overlap
 from humansplat.body.fit_terms import CROP_FOV
+from humansplat.body.follow import follow_surface, joints_with_skin
+from humansplat.body.models import load_body_model
 from humansplat.body.placement import fitted_to_box, into_world, moved_record, place_before_crop
 from humansplat.body.recorded import RecordedBody, before_camera, check_photo, pose_record
 from humansplat.capture.capture import Capture
 from humansplat.errors import UserError
-from humansplat.geometry.projection import intrinsics, project, rigid, to_camera
+from humansplat.geometry.projection import intrinsics, project, to_camera
+from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humansplat.io.body_files.record import BodyRecord, PinholeCamera
 from humansplat.structures import Cameras, PosedBody, TensorStruct
 
@@ -24,6 +27,9 @@ MIN_GUESSED_IOU = 0.5
 """A body without a camera that covers the person less in every reading of its axes is refused."""
 MAX_CHANGED_PX = 4.0
 """Pixels of a 256 px crop by which the canonical camera may show a body elsewhere than its own camera does."""
+MAX_FOLLOWED = 0.04
+"""Mean distance of a mesh from the default body drawn onto it that is worth a warning, metres."""
+_TORSO = ("upperleg01.L", "upperleg01.R", "upperarm01.L", "upperarm01.R")
 _AXES = {
     # Rotations from a file's axes to a camera's (x right, y down, z ahead).
     "y down": torch.diag(torch.tensor([1.0, 1.0, 1.0])),
@@ -78,8 +84,7 @@ def given_body(
     if record.camera is None:
         fitted = fit()
         placed, camera, told = _guessed(record, recorded, capture, fitted)
-        body, camera = _named(placed, camera, fitted) if placed.is_bare else (placed.body, camera)
-        return GivenBody(body=body, camera=camera, warnings=(*recorded.warnings, told))
+        return _finished(placed, camera, (*recorded.warnings, told), lambda: fitted)
     seen, own = before_camera(record, recorded, *size)
     placed, camera, changed = place_before_crop(seen, own, capture.crop_to_photo, side)
     warnings = recorded.warnings
@@ -88,8 +93,16 @@ def given_body(
             *warnings,
             f"{record.source}: before the crop's camera the body shows {changed:.1f} px off where its file puts it",
         )
-    body, camera = _named(placed, camera, fit()) if placed.is_bare else (placed.body, camera)
-    return GivenBody(body=body, camera=camera, warnings=warnings)
+    return _finished(placed, camera, warnings, fit)
+
+
+def _finished(
+    placed: RecordedBody, camera: Cameras, warnings: tuple[str, ...], fit: Callable[[], BodyFit]
+) -> GivenBody:
+    if not placed.is_bare:
+        return GivenBody(body=placed.body, camera=camera, warnings=warnings)
+    body, camera, told = _named(placed, camera, fit())
+    return GivenBody(body=body, camera=camera, warnings=(*warnings, *told))
 
 
 def _own_intrinsics(record: BodyRecord, size: tuple[int, int]) -> Float[Tensor, "3 3"]:
@@ -157,27 +170,35 @@ def _readings(record: BodyRecord, recorded: RecordedBody, fitted: BodyFit) -> li
     return found
 
 
-def _named(placed: RecordedBody, camera: Cameras, fitted: BodyFit) -> tuple[PosedBody, Cameras]:
-    """Give bare vertices the parts, canonical positions and joints of the nearest points of the fitted body.
-
-    Both bodies are compared before the canonical camera, their middles brought together. The root that is known
-    then goes over the origin, and the camera with it.
-    """
-    body = placed.body
-    ours = to_camera(body.vertices, camera.viewmats)
-    theirs = to_camera(fitted.body.vertices, fitted.camera.viewmats.cpu())
+def _named(placed: RecordedBody, camera: Cameras, fitted: BodyFit) -> tuple[PosedBody, Cameras, tuple[str, ...]]:
+    """Give bare vertices parts, canonical positions and joints, and turn them as their torso then says."""
+    model = load_body_model()
+    ours = to_camera(placed.body.vertices, camera.viewmats)
+    view = fitted.camera.viewmats.cpu()
+    theirs = to_camera(fitted.body.vertices.cpu(), view)
     between = (ours.amin(dim=0) + ours.amax(dim=0) - theirs.amin(dim=0) - theirs.amax(dim=0)) / 2
-    _, nearest = cKDTree((theirs + between).numpy()).query(ours.numpy())
-    index = torch.from_numpy(nearest).long()
-    joints = to_camera(fitted.body.joints, fitted.camera.viewmats.cpu()) + between
-    rotation, shift = camera.viewmats[:3, :3], camera.viewmats[:3, 3]
-    joints = (joints - shift) @ rotation
-    off = joints[0] * torch.tensor([1.0, 0.0, 1.0])
+    if torch.equal(placed.body.faces, model.faces):  # the default body itself, as a mesh
+        index, off, joints = torch.arange(len(ours)), 0.0, joints_with_skin(model, fitted.body.to("cpu"), ours)
+    else:
+        followed = follow_surface(model, _carried(fitted.body, view, between), ours)
+        distances, nearest = cKDTree(followed.vertices.numpy()).query(ours.numpy())
+        index, off, joints = torch.from_numpy(nearest).long(), float(distances.mean()), followed.joints
     named = replace(
-        body,
-        vertices=body.vertices - off,
-        joints=joints - off,
-        canonical=fitted.body.canonical[index],
-        parts=fitted.body.parts[index],
+        placed.body, vertices=ours, joints=joints, canonical=model.canonical[index], parts=model.parts[index]
     )
-    return named, replace(camera, viewmats=rigid(rotation, shift + rotation @ off))
+    torso = joints[[model.joint_names.index(name) for name in _TORSO]]
+    recorded, house = into_world(RecordedBody(body=named, torso=torso, is_bare=True), camera.viewmats[:3, 1])
+    told: tuple[str, ...] = ()
+    if off > MAX_FOLLOWED:
+        told = (f"the default body follows the given one {100 * off:.0f} cm off; its parts may be wrong",)
+    return recorded.body, replace(camera, viewmats=house), told
+
+
+def _carried(body: PosedBody, view: Float[Tensor, "4 4"], shift: Float[Tensor, "3"]) -> dict[str, Tensor]:
+    """The parameters of the fitted body as its camera sees it, shifted there."""
+    assert body.parameters is not None
+    parameters = {name: value.cpu() for name, value in body.parameters.items()}
+    turned = view[:3, :3] @ axis_angle_to_matrix(parameters["rotations"][0])
+    parameters["rotations"] = torch.cat([matrix_to_axis_angle(turned)[None], parameters["rotations"][1:]])
+    parameters["translation"] = view[:3, :3] @ parameters["translation"] + view[:3, 3] + shift
+    return parameters
