@@ -20,20 +20,22 @@ _FREE = (
     "root", "spine04", "spine03", "spine02", "neck01", "head", "clavicle", "upperarm01", "lowerarm01", "wrist",
     "upperleg01", "lowerleg01", "foot",
 )  # fmt: skip
-_STEPS = 120
 _NUM_BODY_POINTS, _NUM_MESH_POINTS = 900, 1500
 _REACH = 0.15
 """Pairs further apart than this, metres, pull less and less."""
 _SHAPE_PRIOR, _POSE_PRIOR = 0.02, 0.002
 
 
-def follow_surface(model: BodyModel, start: Mapping[str, Tensor], vertices: Float[Tensor, "v 3"]) -> PosedBody:
+def follow_surface(
+    model: BodyModel, start: Mapping[str, Tensor], vertices: Float[Tensor, "v 3"], steps: int = 120
+) -> PosedBody:
     """Pose and shape the default body so that its skin lies on a mesh.
 
     Args:
         model: The default body.
         start: Its parameters near the mesh, unbatched.
         vertices: Of the mesh, in the same frame, metres.
+        steps: Of Adam; the default suits bodies some decimetres apart.
 
     Returns:
         The whole body; how near it comes is for the caller to see.
@@ -47,7 +49,7 @@ def follow_surface(model: BodyModel, start: Mapping[str, Tensor], vertices: Floa
     shape = torch.zeros_like(base["phenotypes"], requires_grad=True)
     shift = torch.zeros(3, requires_grad=True)
     optimizer = torch.optim.Adam([turns, shape, shift], lr=0.03)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
     def parameters() -> dict[str, Tensor]:
         rotations = base["rotations"].index_add(0, torch.tensor(joints), turns)
@@ -55,7 +57,7 @@ def follow_surface(model: BodyModel, start: Mapping[str, Tensor], vertices: Floa
         return {**base, "rotations": rotations, "phenotypes": phenotypes, "translation": base["translation"] + shift}
 
     with one_thread():
-        for _ in range(_STEPS):
+        for _ in range(steps):
             skin = few.pose(parameters()).vertices
             seen = skin.detach().numpy()
             _, to_mesh = tree.query(seen)

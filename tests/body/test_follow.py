@@ -27,7 +27,7 @@ def test_the_default_body_follows_a_surface_and_names_its_points(model, rng):
         return (body.parts[torch.from_numpy(nearest)] != other.parts[shuffled]).float().mean()
 
     start = model.pose({})
-    followed = follow_surface(model, start.parameters, mesh)
+    followed = follow_surface(model, start.parameters, mesh, steps=50)
     assert wrong(start) > 0.2
     assert wrong(followed) < 0.05
     assert (followed.vertices[shuffled] - mesh).norm(dim=-1).mean() < 0.02
