@@ -13,6 +13,7 @@ from humansplat.body.recorded import before_camera, pose_record
 from humansplat.capture.photo import Photo, Picture, load_photo
 from humansplat.io.body_files.load import load_body_file
 from humansplat.io.body_files.record import BodyRecord, Family
+from humansplat.io.body_files.surfaces import lacks_faces
 from humansplat.pipelines.given_body import given_body
 from humansplat.render.lighting import Lighting
 from humansplat.render.meshes import ShadedMesh, render_meshes
@@ -62,8 +63,7 @@ def draw_body_file(
         UserError: If the file or the photo cannot be read, or the body cannot be placed.
     """
     picture = load_photo(photo)
-    # Files of a data set leave out the default body's faces.
-    template = load_body_model().pose({}) if Path(path).suffix.lower() == ".npz" else None
+    template = load_body_model().pose({}) if lacks_faces(Path(path)) else None
     record = load_body_file(path, person=person, format=format, model=model, template=template)
     if record.camera is None:
         body, camera, warnings = _over_person(record, picture, folder)

@@ -1,6 +1,7 @@
 """Bodies that are known by their vertices: SAM 3D Body, meshes, and this library's own file."""
 
 import dataclasses
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,15 @@ def load_mesh(path: Path) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "f 3"]]:
     if not np.isfinite(vertices).all():
         raise UserError(f"{path} holds vertices that are not finite; give a whole mesh")
     return torch.from_numpy(vertices), torch.from_numpy(np.asarray(mesh.faces, dtype=np.int64))
+
+
+def lacks_faces(path: Path) -> bool:
+    """Whether this is a ``body.npz`` of a data set, which leaves out what all bodies of a model share."""
+    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        names = set(file.namelist())
+    return {"vertices.npy", "viewmat.npy", "model.npy"} <= names and "faces.npy" not in names
 
 
 def read_own(path: Path, person: int | None, template: PosedBody | None) -> BodyRecord:

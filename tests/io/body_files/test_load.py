@@ -12,6 +12,7 @@ from humansplat.geometry.projection import intrinsics, look_at, project
 from humansplat.io.body import write_body
 from humansplat.io.body_files.load import FORMAT_NAMES, load_body_file
 from humansplat.io.body_files.record import FocalCamera, PinholeCamera, WeakCamera
+from humansplat.io.body_files.surfaces import lacks_faces
 from humansplat.structures import Cameras, PosedBody
 
 ROOT, BODY, SMPL_BODY, HAND = np.zeros((1, 3)), np.zeros((21, 3)), np.zeros((23, 3)), np.zeros((15, 3))
@@ -297,7 +298,9 @@ def test_our_own_file_is_told_by_its_names(path):
     assert (record.format, record.image_size, record.frame) == ("humansplat", (640, 480), "world")
     torch.testing.assert_close(record.posed.vertices, body.vertices)
     torch.testing.assert_close(record.viewmat, view)
+    assert not lacks_faces(path)
     write_body(body, camera, path, constants=False)
+    assert lacks_faces(path)
     with pytest.raises(UserError, match="without its faces"):
         load_body_file(path)
     assert load_body_file(path, template=body).posed.faces.shape == (4, 3)
