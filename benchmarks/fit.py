@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 
 from humansplat.body.anny import AnnyBody
-from humansplat.body.fit import BodyFitter
 from humansplat.body.fit_report import BodyFit
 from humansplat.body.noise_measure import (
     BodyErrors,
@@ -37,6 +36,7 @@ from humansplat.data.format import read_manifest, read_person
 from humansplat.data.people import mirrored_joints
 from humansplat.errors import UserError
 from humansplat.geometry.projection import project
+from humansplat.pipelines.body_estimation import BodyEstimator
 from humansplat.structures import Cameras, PosedBody
 
 TRUNK = ("root", "spine03", "spine01", "neck01", "head")
@@ -116,7 +116,7 @@ def main() -> None:
     if arguments.mirror and arguments.noise:
         parser.error("--noise takes the pictures as they are; leave out --mirror")
     model = AnnyBody.load()
-    fitter, template = BodyFitter(model), model.pose({})
+    estimate, template = BodyEstimator(model), model.pose({})
     chosen, swap = main_joints(model.joint_names), mirrored_joints(model.joint_names)
     rows, wrong = [], []
     for line in read_manifest(arguments.data)[: arguments.limit]:
@@ -130,7 +130,7 @@ def main() -> None:
             print(f"{folder.name}: not captured: {error}")
             continue
         start = time.perf_counter()
-        fit = fitter(seen.landmarks, seen.visibility, seen.world_landmarks, seen.mask)
+        fit = estimate(seen)
         seconds = time.perf_counter() - start
         if arguments.mirror:
             body = PosedBody(**{**vars(body), "joints": body.joints[swap]})

@@ -217,7 +217,7 @@ class MarkerLifterConfig:
     num_heads: int = 4
     num_fine_blocks: int = 2
     num_blocks: int = 3
-    num_rounds: int = 2
+    num_rounds: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ landmarks and limb directions alone, then, for the best few, with the silhouette
 through the canonical crop (angle of view 30 degrees), which leaves the scale open; the prior on height closes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -54,10 +54,13 @@ class FitSettings:
     """Cost of reading left as right: the detector is seldom wrong about that."""
     shape: ShapePrior = field(default_factory=ShapePrior)
     num_readings: int = 1
-    across_factor: float = 3.0
-    depth_factor: float = 3.0
-    min_std: float = 0.01
-    direction_factor: float = 2.0
+    """Readings of the world landmarks that are tried beside the lifter's."""
+    marker_factor: float = 2.0
+    """Standard deviations of markers are so many times what the lifter says: its errors go together within a limb."""
+    min_marker_std: float = 0.01
+    """Crop units."""
+    direction_factor: float = 10.0
+    """The world landmarks' directions count so many times less beside a lifter."""
 
 
 def fit_body(
@@ -67,6 +70,7 @@ def fit_body(
     mask: Float[Tensor, "s s"],
     model: BodyModel,
     settings: FitSettings | None = None,
+    lifted: LiftedMarkers | None = None,
 ) -> BodyFit:
     """Fit a body to one picture; for many, make one ``BodyFitter`` and call it.
 
@@ -77,13 +81,18 @@ def fit_body(
         mask: Soft mask over the canonical crop; its side gives the size of a pixel.
         model: The default body; its skeleton's names are what the table of freedoms knows.
         settings: Defaults fit in a few seconds on two cores.
+        lifted: What a lifter says of the crop. Without it the depth comes from the world landmarks alone, which is
+            much less true.
 
     Raises:
         UserError: If the mask is empty, a landmark is not a number, or the model is another.
     """
-    return BodyFitter(model, settings)(landmarks, visibility, world_landmarks, mask)
+    return BodyFitter(model, settings)(landmarks, visibility, world_landmarks, mask, lifted)
 
 
+LAPLACE_STD = 2.0**0.5
+"""Standard deviation of a Laplace distribution of scale 1."""
+MIN_SHAPE_STD = 0.03
 SAME_POSE = 0.15
 """Starts whose angles all agree to this, radians, count as one."""
 
@@ -152,12 +161,12 @@ class BodyFitter:
         """Fit; see ``fit_body``."""
         side = mask.shape[0]
         check_inputs(landmarks, visibility, world_landmarks, mask)
-        silhouette = silhouette_from_mask(mask)
         world = world_landmarks * world_landmarks.new_tensor([1.0, -1.0, -1.0])  # y up, z towards the camera
         pitch, world = camera_pitch(world, landmarks / side)
         worlds = readings(world)
-        prior = self.settings.shape
+        shape, phenotypes = self.settings.shape, self.model.neutral()["phenotypes"]
         if lifted is not None:
+            shape, phenotypes = lifted_shape(shape, lifted, self.model.phenotype_names), lifted.phenotypes
             pitch, worlds = lifted_pitch(lifted), [lifted_world(lifted), *worlds[: self.settings.num_readings]]
         direct = [(landmarks, visibility, reading) for reading in worlds]
         twin = (swapped(landmarks), swapped(visibility[:, None])[:, 0], depth_reversed(world))
@@ -167,29 +176,29 @@ class BodyFitter:
             evidence = with_markers(evidence, lifted, self.settings)
         penalty = torch.tensor([0.0] * len(direct) + [self.settings.twin_penalty])
 
-        state = self._start([world for _, _, world in [*direct, twin]], evidence)
-        state, _ = self._solve(
-            self.landmark_rig, evidence, state, pitch, self.settings.pose_steps // 2, point_scale=8.0
-        )
-        state, cost = self._solve(self.landmark_rig, evidence, state, pitch, self.settings.pose_steps // 2)
+        scene = Scene(pitch=pitch, shape=shape, silhouette=None)
+        state = self._start([world for _, _, world in [*direct, twin]], evidence, phenotypes)
+        steps = self.settings.pose_steps // 2
+        state, _ = self._solve(self.landmark_rig, evidence, state, scene, steps, point_scale=8.0)
+        state, cost = self._solve(self.landmark_rig, evidence, state, scene, steps)
         kept = distinct_best(cost + penalty, state.angles, self.settings.num_kept)
         evidence, state, penalty = evidence[kept], state[kept], penalty[kept]
+        scene = replace(scene, silhouette=silhouette_from_mask(mask))
         for _ in range(2):
-            steps = self.settings.contour_steps // 2
-            state, cost = self._solve(self.contour_rig, evidence, state, pitch, steps, silhouette=silhouette)
+            state, cost = self._solve(self.contour_rig, evidence, state, scene, self.settings.contour_steps // 2)
         best = int((cost + penalty).argmin())
         if kept[best] == len(direct):
             visibility = swapped(visibility[:, None])[:, 0]
         return self._report(state[best], pitch, evidence.points[best] * side, visibility, mask)
 
-    def _start(self, worlds: list[Tensor], evidence: Evidence) -> "State":
+    def _start(self, worlds: list[Tensor], evidence: Evidence, phenotypes: Float[Tensor, " p"]) -> "State":
         """Closed-form poses of the readings, placed where the landmarks are seen."""
         names = self.landmark_rig.joint_names
         turns = torch.stack([torso_orientation(world) for world in worlds])
         angles = torch.stack(
             [start_angles(w, turn, self.space, names, self.rest_joints) for w, turn in zip(worlds, turns, strict=True)]
         )
-        phenotypes = self.model.neutral(len(worlds))["phenotypes"]
+        phenotypes = phenotypes.repeat(len(worlds), 1)
         rotations = torch.cat([turns[:, None], self.space.rotations(angles)[:, 1:]], dim=1)
         rest = torch.cat(self.landmark_rig.rest(phenotypes), dim=1)
         points = self.landmark_rig.place(rest, rotations, torch.zeros(len(worlds), 3))
@@ -201,14 +210,12 @@ class BodyFitter:
         rig: ReducedRig,
         evidence: Evidence,
         state: "State",
-        pitch: Float[Tensor, ""],
+        scene: "Scene",
         steps: int,
         point_scale: float = 4.0,
-        silhouette: Silhouette | None = None,
     ) -> tuple["State", Float[Tensor, " h"]]:
         """Some steps about a linearised shape."""
-        prior = self.settings.shape
-        free = torch.tensor([self.model.phenotype_names.index(name) for name in prior.free])
+        free = torch.tensor([self.model.phenotype_names.index(name) for name in scene.shape.free])
         problem = BodyProblem(
             rig,
             self.space,
@@ -218,9 +225,9 @@ class BodyFitter:
             state.turns,
             state.phenotypes,
             free,
-            prior,
-            pitch,
-            silhouette,
+            scene.shape,
+            scene.pitch,
+            scene.silhouette,
         )
         zeros = torch.zeros_like
         x = torch.cat([zeros(state.place), state.place, state.angles, zeros(state.phenotypes[:, free])], dim=1)
@@ -248,6 +255,17 @@ class BodyFitter:
         parameters = {"phenotypes": state.phenotypes, "rotations": rotations, "translation": translation}
         body, camera = world_frame(self.model, parameters, pitch, mask.shape[0])
         return judged(body, camera, self.landmarks, landmarks, visibility, mask)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a fit knows beside its evidence."""
+
+    pitch: Float[Tensor, ""]
+    """How far the camera looks down, radians."""
+    shape: ShapePrior
+    silhouette: Silhouette | None
+    """The mask's; ``None`` leaves it out."""
 
 
 class State(TensorStruct):
@@ -293,16 +311,22 @@ def evidence_from(
 
 def with_markers(evidence: Evidence, lifted: LiftedMarkers, settings: FitSettings) -> Evidence:
     """Evidence with what the lifter says beside it, in every row."""
-    scales = lifted.point_scales * torch.tensor([settings.across_factor, settings.depth_factor])
-    stds = torch.cat([scales[:, :1], scales], dim=-1).clamp(min=settings.min_std)
+    scales = settings.marker_factor * lifted.point_scales
+    stds = torch.cat([scales[:, :1], scales], dim=-1).clamp(min=settings.min_marker_std)
     count = len(evidence.points)
-    loose = evidence.direction_stds * settings.direction_factor
     return replace(
         evidence,
-        direction_stds=loose,
+        direction_stds=settings.direction_factor * evidence.direction_stds,
         markers=lifted.points.expand(count, -1, -1),
         marker_stds=stds.expand(count, -1, -1),
     )
+
+
+def lifted_shape(prior: ShapePrior, lifted: LiftedMarkers, names: Sequence[str]) -> ShapePrior:
+    """The lifter's opinion of the free phenotypes as their prior: it knows the spread of the people it learned on."""
+    chosen = [names.index(name) for name in prior.free]
+    stds = (LAPLACE_STD * lifted.phenotype_scales[chosen]).clamp(min=MIN_SHAPE_STD)
+    return replace(prior, mean=tuple(lifted.phenotypes[chosen].tolist()), std=tuple(stds.tolist()))
 
 
 def stack(rows: list[Evidence]) -> Evidence:

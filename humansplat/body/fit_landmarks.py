@@ -33,12 +33,6 @@ LANDMARK_STD = (
     *[_HIPS] * 2, *[_KNEES] * 2, *[_ANKLES] * 2, *[_HEELS] * 2, *[_TOES] * 2,
 )  # fmt: skip
 
-MIRRORED_LANDMARKS = (
-    0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23, 26, 25, 28, 27,
-    30, 29, 32, 31,
-)  # fmt: skip
-"""Where each landmark's counterpart of the other side stands."""
-
 
 @dataclass(frozen=True)
 class Bone:

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.body.fit_freedoms import PoseSpace
-from humansplat.body.fit_landmarks import MIRRORED_LANDMARKS, balance_row
+from humansplat.body.fit_landmarks import balance_row
 from humansplat.body.fit_terms import FOCAL
+from humansplat.body.landmarks import MIRRORED_LANDMARKS
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humansplat.structures import LiftedMarkers
 

@@ -212,7 +212,8 @@ class BodyProblem:
     def _marker_term(self, points: Tensor, moved: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Markers in the picture and in depth against the root's."""
         seen, stds = self.evidence.markers, self.evidence.marker_stds
-        assert seen is not None and stds is not None
+        assert seen is not None
+        assert stds is not None
         places = self.markers @ points
         depth = places[..., 2:].neg().clamp(min=0.1)
         root = depth[:, ROOT_MARKER, None]
@@ -222,7 +223,9 @@ class BodyProblem:
             return value.flatten(1), None
         rates = torch.einsum("kp,hpad->hkad", self.markers, moved)
         nearing = rates[..., 2:, :].neg()
-        along_by = FOCAL * (nearing / root[..., None] - (depth / root.square())[..., None] * nearing[:, ROOT_MARKER, None])
+        along_by = FOCAL * (
+            nearing / root[..., None] - (depth / root.square())[..., None] * nearing[:, ROOT_MARKER, None]
+        )
         by = torch.cat([projection_rates(places) @ rates, along_by], dim=-2) / stds[..., None]
         return value.flatten(1), by.flatten(1, 2)
 

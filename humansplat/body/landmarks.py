@@ -27,6 +27,11 @@ LANDMARK_NAMES = (
 )  # fmt: skip
 
 NUM_LANDMARKS = len(LANDMARK_NAMES)
+MIRRORED_LANDMARKS = (
+    0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23, 26, 25, 28, 27,
+    30, 29, 32, 31,
+)  # fmt: skip
+"""Where each landmark's counterpart of the other side stands."""
 
 # Names are joints, numbers are skin vertices of the default body.
 _ANNY: dict[str, tuple[str | int, ...]] = {

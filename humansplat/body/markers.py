@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from humansplat.body.landmarks import NUM_LANDMARKS, landmark_map
+from humansplat.body.landmarks import MIRRORED_LANDMARKS, NUM_LANDMARKS, landmark_map
 from humansplat.body.parts import PART_NAMES
 from humansplat.body.protocol import BodyModel
 from humansplat.structures import TensorStruct
@@ -19,6 +19,8 @@ MAIN_JOINTS = (
 """Joints beside those that are landmarks; the first is what depth is measured from."""
 ROOT_MARKER = NUM_LANDMARKS
 """Index of the root joint among the markers, after the landmarks."""
+MIRRORED_MARKERS = (*MIRRORED_LANDMARKS, *(NUM_LANDMARKS + index for index in (0, 1, 2, 3, 4, 6, 5, 8, 7, 10, 9)))
+"""Where each landmark's and main joint's counterpart of the other side stands; skin markers have none."""
 NUM_SKIN_MARKERS = 48
 _UNSTEADY_PARTS = ("leftHand", "rightHand", "leftHandIndex1", "rightHandIndex1")
 """Parts without skin markers: fingers are not fitted."""

@@ -65,16 +65,21 @@ def canonical_framing(alpha: Float[Tensor, "n h w"]) -> Framing:
     return Framing(scale=CANONICAL_FILL / side, roll=zeros, source=center, target=torch.full_like(center, 0.5))
 
 
+def framed_points(places: Float[Tensor, "n k 2"], framing: Framing) -> Float[Tensor, "n k 2"]:
+    """Where places of the pictures come to lie in the crops."""
+    turned = (places - framing.source[:, None]) @ framing.turn().mT * framing.scale[:, None, None]
+    return turned + framing.target[:, None]
+
+
 def reframe(images: Float[Tensor, "n 4 s s"], framing: Framing) -> Float[Tensor, "n 4 s s"]:
-    """Cut crops out of pictures; straight alpha in, colours before white and alpha out; white beyond the picture."""
+    """Cut crops out of pictures that stand before white, with their alpha; white beyond the picture."""
     size = images.shape[-1]
     places = (torch.arange(size, device=images.device) + 0.5) / size
     grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=-1).expand(len(images), -1, -1, -1)
     back = framing.turn().mT / framing.scale[:, None, None]
     offset = framing.source - (back @ framing.target[..., None])[..., 0]
     spots = grid @ back.mT[:, None] + offset[:, None, None]
-    alpha = images[:, 3:]
-    dark = torch.cat([(1 - images[:, :3]) * alpha, alpha], dim=1)  # zero is white here, as padding is
+    dark = torch.cat([1 - images[:, :3], images[:, 3:]], dim=1)  # zero is white here, as padding is
     crops = F.grid_sample(dark, 2 * spots - 1, mode="bilinear", padding_mode="zeros", align_corners=False)
     return torch.cat([1 - crops[:, :3], crops[:, 3:]], dim=1)
 
@@ -96,8 +101,7 @@ def crop_points(
     center = torch.stack([cameras.Ks[:, 0, 2] / cameras.width, cameras.Ks[:, 1, 2] / cameras.height], dim=-1)
     flat = seen[..., :2] / z * focal[:, None] + center[:, None]
     depth = focal[:, None, :1] * (z - z[:, root, None]) / z[:, root, None]
-    turned = (flat - framing.source[:, None]) @ framing.turn().mT * framing.scale[:, None, None]
-    return torch.cat([turned + framing.target[:, None], depth * framing.scale[:, None, None]], dim=-1)
+    return torch.cat([framed_points(flat, framing), depth * framing.scale[:, None, None]], dim=-1)
 
 
 def crop_up(cameras: Cameras, framing: Framing) -> Float[Tensor, "n 3"]:

@@ -1,15 +1,16 @@
-"""From a person's crop to body markers in three dimensions, with how sure each is.
+"""From a person's crop and landmarks to body markers in three dimensions, with how sure each is.
 
-Landmark detectors place a limb well in the picture and badly along the line of sight. This network reads depth from
-what they throw away (shading, overlap, the size of hands and shoes) and says how far to trust it. Every marker has a
+Landmark detectors place a limb well in the picture and badly along the line of sight. This network is given the
+landmarks in the picture, reads depth from what a detector throws away (shading, overlap, the size of hands and
+shoes) and says how far to trust it. Every marker has a
 heatmap over cells; its place is the heatmap's mean, and its depth and deviations are means of further maps under
 that heatmap, as in integral pose regression (Sun et al., "Integral Human Pose Regression", ECCV 2018).
 
 Markers are in *crop units*: ``u`` and ``v`` in sides of the crop from its top left corner, and depth as
-``focal * (z - z_root) / z_root`` with the focal length in sides of the crop, positive away from the camera. So all three
-have one scale, and none depends on how tall the person is or how far away, which a picture cannot tell.
+``focal * (z - z_root) / z_root`` with the focal length in sides of the crop, positive away from the camera. So all
+three have one scale, and none depends on how tall the person is or how far away, which a picture cannot tell.
 
-Shapes: b batch, k markers, p phenotypes, s side of the crop.
+Shapes: b batch, k markers, l landmarks, p phenotypes, s side of the crop.
 """
 
 import torch
@@ -25,6 +26,8 @@ from humansplat.structures import LiftedMarkers
 LOG_SCALE_RANGE = (-7.0, 1.0)
 """Bounds of predicted logarithms of deviations."""
 START_LOG_SCALE = -3.0
+BLOB_CELLS = 0.75
+"""Deviation of a landmark's spot, in cells."""
 STRIDE, COARSE = 8, 2
 """Pixels on a side of a heatmap's cell, and cells on a side of an attention token."""
 
@@ -52,6 +55,7 @@ class MarkerLifter(ModelMixin, ConfigMixin):
 
     Args:
         num_markers: ``k``.
+        num_landmarks: ``l``.
         num_phenotypes: ``p``, each in [0, 1].
         image_size: Side of the crop, pixels.
         fine_width: Channels of the cells.
@@ -67,6 +71,7 @@ class MarkerLifter(ModelMixin, ConfigMixin):
         self,
         *,
         num_markers: int,
+        num_landmarks: int = 33,
         num_phenotypes: int,
         image_size: int = 256,
         fine_width: int = 96,
@@ -74,7 +79,7 @@ class MarkerLifter(ModelMixin, ConfigMixin):
         num_heads: int = 4,
         num_fine_blocks: int = 2,
         num_blocks: int = 3,
-        num_rounds: int = 2,
+        num_rounds: int = 3,
     ) -> None:
         super().__init__()
         self.num_markers, self.num_rounds = num_markers, num_rounds
@@ -89,6 +94,8 @@ class MarkerLifter(ModelMixin, ConfigMixin):
             nn.GELU(),
             nn.Conv2d(2 * fine_width // 3, fine_width, 3, stride=2, padding=1),
         )
+        self.place_landmarks = nn.Conv2d(num_landmarks, fine_width, 1, bias=False)
+        self.read_landmarks = nn.Sequential(nn.Linear(3 * num_landmarks, width), nn.GELU(), nn.Linear(width, width))
         self.fine = nn.Sequential(*(ConvBlock(fine_width) for _ in range(num_fine_blocks)))
         self.down = nn.Conv2d(fine_width, width, COARSE, stride=COARSE)
         self.positions = nn.Parameter(0.02 * torch.randn(1, tokens**2, width))
@@ -101,16 +108,19 @@ class MarkerLifter(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.whole.weight)
         nn.init.zeros_(self.whole.bias)
 
-    def forward(self, images: Float[Tensor, "b 4 s s"]) -> LiftedMarkers:
+    def forward(self, images: Float[Tensor, "b 4 s s"], landmarks: Float[Tensor, "b l 3"]) -> LiftedMarkers:
         """Lift crops.
 
         Args:
             images: sRGB before white, and the mask, in ``[0, 1]``.
+            landmarks: Places in fractions of the crop, and 1 where a landmark is known or 0 where it is not.
         """
-        cells = self.fine(self.stem(2 * images - 1))
+        known = landmarks[..., 2:]
+        landmarks = torch.cat([(landmarks[..., :2] - 0.5) * known, known], dim=-1)
+        cells = self.fine(self.stem(2 * images - 1) + self.place_landmarks(self._blobs(landmarks)))
         tokens = self.down(cells)
         shape = tokens.shape[-2:]
-        x = tokens.flatten(2).mT + self.positions
+        x = tokens.flatten(2).mT + self.positions + self.read_landmarks(landmarks.flatten(1))[:, None]
         for _ in range(self.num_rounds):
             for block in self.blocks:
                 x = block(x)
@@ -127,6 +137,15 @@ class MarkerLifter(ModelMixin, ConfigMixin):
             up=up,
             up_scale=up_scale,
         )
+
+    def _blobs(self, landmarks: Float[Tensor, "b l 3"]) -> Float[Tensor, "b l g g"]:
+        """A spot on the grid of cells for each landmark that is known."""
+        centers = (torch.arange(self.cells, device=landmarks.device) + 0.5) / self.cells - 0.5
+        x, y = (
+            (-0.5 * ((centers - landmarks[..., axis, None]) * self.cells / BLOB_CELLS).square()).exp()
+            for axis in (0, 1)
+        )
+        return landmarks[..., 2, None, None] * y[..., :, None] * x[..., None, :]
 
     def _markers(self, maps: Float[Tensor, "b 4 k n"]) -> tuple[Float[Tensor, "b k 3"], Float[Tensor, "b k 2"]]:
         """Means under each marker's heatmap."""

@@ -11,7 +11,6 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
-from humansplat.body.fit import BodyFitter
 from humansplat.body.fit_report import BodyFit
 from humansplat.body.fit_silhouette import draw_silhouette, overlap
 from humansplat.body.models import load_body_model
@@ -26,6 +25,7 @@ from humansplat.metrics.image import silhouette_iou
 from humansplat.models.autoencoder import encode_images, on_white
 from humansplat.models.conditioning import BodyConditioner
 from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
+from humansplat.pipelines.body_estimation import BodyEstimator
 from humansplat.pipelines.given_body import given_body
 from humansplat.pipelines.reconstruction import Reconstruction
 from humansplat.pipelines.report import Report
@@ -64,7 +64,7 @@ class Reconstructor:
         self.network = network.to(self.device).eval()
         self.weights = weights
         self.condition = BodyConditioner(num_tokens=network.num_body_tokens, map_size=weights.image_size // 2)
-        self._fitter: BodyFitter | None = None
+        self._estimator: BodyEstimator | None = None
 
     @staticmethod
     def from_pretrained(name_or_dir: str | Path = "small", device: Device = "auto") -> "Reconstructor":
@@ -81,7 +81,7 @@ class Reconstructor:
     @property
     def body_model(self) -> BodyModel:
         """The default body, loaded at first use."""
-        return self._body_fitter().model
+        return self._body_estimator().model
 
     def __call__(
         self,
@@ -145,8 +145,7 @@ class Reconstructor:
 
     def fit(self, capture: Capture) -> BodyFit:
         """The stage that poses the default body as the capture shows."""
-        fitter = self._body_fitter()
-        return fitter(capture.landmarks, capture.visibility, capture.world_landmarks, capture.mask)
+        return self._body_estimator()(capture)
 
     @torch.no_grad()
     def splats(self, images: Float[Tensor, "b 4 s s"], cameras: Cameras, body: PosedBody) -> Gaussians:
@@ -178,10 +177,10 @@ class Reconstructor:
         if views != "none":
             raise UserError(f"there is no way {views!r} to get views; use 'none' or 'diffusion'")
 
-    def _body_fitter(self) -> BodyFitter:
-        if self._fitter is None:
-            self._fitter = BodyFitter(load_body_model())
-        return self._fitter
+    def _body_estimator(self) -> BodyEstimator:
+        if self._estimator is None:
+            self._estimator = BodyEstimator(load_body_model())
+        return self._estimator
 
     def _body(
         self,
@@ -191,7 +190,7 @@ class Reconstructor:
         report: Report,
     ) -> tuple[PosedBody, Cameras]:
         """The posed body and the crop's camera: fitted, or as the caller gave them."""
-        fitter = self._body_fitter()
+        fitter = self._body_estimator()
         if given is None:
             fit = self.fit(capture)
             report.warnings.extend(fit.warnings)

@@ -21,6 +21,8 @@ from humansplat.io.checksum import sha256_of
 
 CONFIG = "config.json"
 CHECKSUMS = "SHA256SUMS"
+LIFTERS = "lifter"
+"""Folder of the lifters, one folder a body model, beside the folders of weights."""
 WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
 
 M = TypeVar("M", bound=ModelMixin)
@@ -105,13 +107,32 @@ def write_checksums(folder: Path) -> Path:
 
 def shipped_weights() -> dict[str, Path]:
     """The weights that came with the package, by name."""
-    package = Path(humansplat.__file__).parent
-    # In a wheel they lie inside the package, in a clone beside it.
-    for root in (package / "weights", package.parent / "weights"):
+    for root in _weight_roots():
         found = {path.parent.name: path.parent for path in sorted(root.glob(f"*/{CONFIG}"))}
         if found:
             return found
     return {}
+
+
+def shipped_lifter(body: str) -> Path:
+    """Folder of the lifter that came with the package for a body model.
+
+    Raises:
+        UserError: If there is none.
+    """
+    for root in _weight_roots():
+        folder = root / LIFTERS / body
+        if (folder / CONFIG).is_file():
+            return folder
+    raise UserError(
+        f"no lifter for the body model {body!r} lies in {LIFTERS}/{body} of the weights; install them anew"
+    )
+
+
+def _weight_roots() -> tuple[Path, Path]:
+    """In a wheel the weights lie inside the package, in a clone beside it."""
+    package = Path(humansplat.__file__).parent
+    return package / "weights", package.parent / "weights"
 
 
 def _locate(name: str) -> Path:

@@ -1,20 +1,23 @@
 """Learning to lift: markers in three dimensions, shape and the direction up, from one crop."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from humansplat.body.anny import AnnyBody
+from humansplat.body.fit_landmarks import LANDMARK_STD, detector_map
+from humansplat.body.landmarks import MIRRORED_LANDMARKS, NUM_LANDMARKS, landmark_points
 from humansplat.body.markers import ROOT_MARKER, marker_map
 from humansplat.config import TrainConfig
 from humansplat.data import crops
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
+from humansplat.models.autoencoder import on_white
 from humansplat.models.lifter import MarkerLifter
 from humansplat.structures import Cameras, LiftedMarkers, TensorStruct
 
@@ -26,6 +29,8 @@ class LifterBatch(TensorStruct):
 
     images: Float[Tensor, "n 4 s s"]
     """sRGB before white, and the mask."""
+    landmarks: Float[Tensor, "n 33 3"]
+    """As a detector finds them: fractions of the crop, and whether it does."""
     points: Float[Tensor, "n k 3"]
     """Crop units."""
     up: Float[Tensor, "n 3"]
@@ -45,12 +50,13 @@ class LifterTask:
         self.image_size = config.data.image_size or 256
         body = AnnyBody.load()
         self.num_phenotypes = len(body.phenotype_names)
-        self.markers = marker_map(body)
+        self.markers, self.detected = marker_map(body), detector_map(body)
 
     def build_module(self) -> nn.Module:
         """A fresh lifter."""
         return MarkerLifter(
             num_markers=len(self.markers.vertex_weights),
+            num_landmarks=NUM_LANDMARKS,
             num_phenotypes=self.num_phenotypes,
             image_size=self.image_size,
             **asdict(self.options.model),
@@ -65,14 +71,15 @@ class LifterTask:
         batch = pool.sample(batch_size, self.options.views_per_person, generator, augment=self.augment)
         views, cameras = with_photograph(batch)
         framing = crops.draw_framing(views[:, 3], generator)
-        lifted = self._batch(batch, views, cameras, framing)
-        return LifterBatch(**{**vars(lifted), "images": crops.spoil(lifted.images, generator)})
+        seen = self._batch(batch, views, cameras, framing)
+        images, landmarks = crops.spoil(seen.images, generator), misplaced(seen.landmarks, generator)
+        return replace(seen, images=images, landmarks=landmarks)
 
     def training_loss(
         self, module: nn.Module, batch: LifterBatch, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
         """Likelihoods, and the plain errors so that doubtful markers are learned too."""
-        said: LiftedMarkers = module(batch.images)
+        said: LiftedMarkers = module(batch.images, batch.landmarks)
         share = batch.usable.float() / batch.usable.float().sum().clamp(min=1)
         across = (said.points - batch.points)[..., :2].abs().mean(dim=-1)
         along = (said.points - batch.points)[..., 2].abs()
@@ -99,7 +106,7 @@ class LifterTask:
             batch = pool.batch(people, views)
             pictures, cameras = batch.targets.flatten(0, 1), flat_cameras(batch.target_cameras)
             truth = self._batch(batch, pictures, cameras, crops.canonical_framing(pictures[:, 3]))
-            said: LiftedMarkers = module(truth.images)
+            said: LiftedMarkers = module(truth.images, truth.landmarks)
             error = 1000 * truth.metres[:, None, None] * (said.points - truth.points)
             values = torch.stack(
                 [
@@ -122,8 +129,8 @@ class LifterTask:
 
     def pictures(self, module: nn.Module, batch: LifterBatch) -> Tensor:
         """A column a crop: with its markers, and the same from the side; true ones green, predicted ones red."""
-        shown = LifterBatch(**{name: value[:8] for name, value in vars(batch).items()})
-        said: LiftedMarkers = module(shown.images)
+        shown = batch[:8]
+        said: LiftedMarkers = module(shown.images, shown.landmarks)
         front, side = shown.images[:, :3].clone(), torch.ones_like(shown.images[:, :3])
         for points, color in ((shown.points, (0.0, 0.7, 0.0)), (said.points, (0.9, 0.0, 0.0))):
             draw_dots(front, points[..., :2], color)
@@ -135,24 +142,74 @@ class LifterTask:
         assert isinstance(module, MarkerLifter)
         module.save_pretrained(folder)
 
+    def _to(self, device: torch.device) -> None:
+        """Move the weights of markers and landmarks once, not at every step."""
+        if self.markers.vertex_ids.device != device:
+            self.markers, self.detected = self.markers.to(device), self.detected.to(device)
+
     def _batch(
         self, batch: PeopleBatch, pictures: Float[Tensor, "n 4 s s"], cameras: Cameras, framing: crops.Framing
     ) -> LifterBatch:
         """Crops of ``n`` pictures, several of each person in turn."""
         views = len(pictures) // len(batch.people)
-        markers = self.markers.to(pictures.device).points(batch.body.vertices, batch.body.joints)
+        self._to(pictures.device)
+        markers = self.markers.points(batch.body.vertices, batch.body.joints)
         markers = markers.repeat_interleave(views, dim=0)
+        detected = landmark_points(batch.body, self.detected).repeat_interleave(views, dim=0)
+        places = crops.crop_points(detected, 0, cameras, framing)[..., :2]
         points = crops.crop_points(markers, ROOT_MARKER, cameras, framing)
         root_depth = (cameras.viewmats[:, 2, :3] * markers[:, ROOT_MARKER]).sum(dim=-1) + cameras.viewmats[:, 2, 3]
         assert batch.body.parameters is not None
         return LifterBatch(
-            images=crops.reframe(pictures, framing),
+            images=crops.reframe(torch.cat([on_white(pictures), pictures[:, 3:]], dim=1), framing),
+            landmarks=torch.cat([places, torch.ones_like(places[..., :1])], dim=-1),
             points=points,
             up=crops.crop_up(cameras, framing),
             phenotypes=batch.body.parameters["phenotypes"].repeat_interleave(views, dim=0),
             usable=crops.inside(crops.crop_points(markers, ROOT_MARKER, cameras, whole_picture(framing))),
             metres=root_depth * cameras.width / (cameras.Ks[:, 0, 0] * framing.scale),
         )
+
+
+LIMB_LANDMARKS = (
+    tuple(range(11)), (11, 13, 15, 17, 19, 21), (12, 14, 16, 18, 20, 22), (23, 25, 27, 29, 31), (24, 26, 28, 30, 32),
+)  # fmt: skip
+"""Landmarks that a detector misplaces together: head, arms, legs."""
+
+
+def misplaced(landmarks: Float[Tensor, "n 33 3"], generator: torch.Generator) -> Float[Tensor, "n 33 3"]:
+    """Landmarks as a detector finds them: each a little off, limbs off together, some not at all, sides exchanged.
+
+    As measured on rendered people: deviations of ``LANDMARK_STD``, of which limbs share a third; a limb in
+    thirty is elsewhere, and in a person of forty left and right are taken for each other.
+    """
+    count, device = len(landmarks), landmarks.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator, device=device)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(count, *shape, generator=generator, device=device)
+
+    limbs, mirrored, stds = _detector_tables(device)
+    shift = normal(len(LIMB_LANDMARKS), 2) * torch.where(uniform(len(LIMB_LANDMARKS), 1) < 1 / 30, 0.06, 0.006)
+    places = landmarks[..., :2] + 0.9 * stds[:, None] * normal(NUM_LANDMARKS, 2) + shift[:, limbs]
+    exchanged = (uniform(len(LIMB_LANDMARKS)) < 0.01) | (uniform(1) < 0.025)
+    # Both limbs of a pair take part: the left one's draw decides.
+    exchanged = torch.stack([exchanged[:, i] for i in (0, 1, 1, 3, 3)], dim=1)[:, limbs]
+    places = torch.where(exchanged[..., None], places[:, mirrored], places)
+    lost = (uniform(len(LIMB_LANDMARKS)) < 0.04)[:, limbs] | (uniform(NUM_LANDMARKS) < 0.04) | (uniform(1) < 0.02)
+    return torch.cat([places, landmarks[..., 2:] * (~lost).float()[..., None]], dim=-1)
+
+
+@lru_cache
+def _detector_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Limb of each landmark, its counterpart, and its deviation."""
+    limbs = torch.zeros(NUM_LANDMARKS, dtype=torch.int64)
+    for index, members in enumerate(LIMB_LANDMARKS):
+        limbs[list(members)] = index
+    tables = (limbs, torch.tensor(MIRRORED_LANDMARKS), torch.tensor(LANDMARK_STD))
+    return tuple(table.to(device) for table in tables)  # type: ignore[return-value]
 
 
 def whole_picture(framing: crops.Framing) -> crops.Framing:

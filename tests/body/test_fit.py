@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from humansplat.body.fit import BodyFitter, fit_body
-from humansplat.body.fit_landmarks import MIRRORED_LANDMARKS
 from humansplat.body.fit_report import judged
 from humansplat.body.fit_silhouette import draw_silhouette
 from humansplat.body.fit_start import about_x, camera_pitch, torso_orientation
-from humansplat.body.landmarks import landmark_points
+from humansplat.body.landmarks import MIRRORED_LANDMARKS, landmark_points
 from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics, look_at, project
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
