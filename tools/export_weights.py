@@ -1,7 +1,10 @@
-"""Assemble a folder of weights from two training runs: half precision, checksums.
+"""Assemble a folder of weights from training runs: half precision, checksums.
 
 ``python tools/export_weights.py --vae runs/autoencoder_small/final --reconstructor runs/reconstruction_small/final
 --out weights/small``
+
+A lifter goes to a folder of its own:
+``python tools/export_weights.py --lifter runs/lifter/final --out weights/lifter/anny``
 """
 
 import argparse
@@ -14,19 +17,27 @@ import torch
 from humansplat.errors import UserError
 from humansplat.models.autoencoder import AutoencoderKL
 from humansplat.models.latent_reconstructor import LatentReconstructor
+from humansplat.models.lifter import MarkerLifter
 from humansplat.pipelines.weights import CONFIG, load_module, write_checksums
 
 
 def main() -> int:
     """Parse, convert, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
-    parser.add_argument("--reconstructor", type=Path, required=True, help="folder of the trained transformer")
+    parser.add_argument("--vae", type=Path, help="folder of the trained autoencoder")
+    parser.add_argument("--reconstructor", type=Path, help="folder of the trained transformer")
+    parser.add_argument("--lifter", type=Path, help="folder of the trained lifter, instead of the two")
     parser.add_argument("--image-size", type=int, default=256, help="side of the crop it was trained with, pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; files of these names are replaced")
     arguments = parser.parse_args()
+    given = [value is not None for value in (arguments.vae, arguments.reconstructor, arguments.lifter)]
+    if given not in ([True, True, False], [False, False, True]):
+        parser.error("give either --vae and --reconstructor, or --lifter alone")
     try:
-        export(arguments.vae, arguments.reconstructor, arguments.image_size, arguments.out)
+        if arguments.lifter is not None:
+            export_lifter(arguments.lifter, arguments.out)
+        else:
+            export(arguments.vae, arguments.reconstructor, arguments.image_size, arguments.out)
     except UserError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
@@ -44,6 +55,20 @@ def export(vae: Path, reconstructor: Path, image_size: int, out: Path) -> None:
     transformer.to(torch.float16).save_pretrained(out / "reconstructor")
     (out / CONFIG).write_text(json.dumps({"image_size": image_size}, indent=1) + "\n", encoding="utf-8")
     write_checksums(out)
+    _tell_sizes(out)
+
+
+def export_lifter(lifter: Path, out: Path) -> None:
+    """Load a lifter strictly, and write it in float16.
+
+    Raises:
+        UserError: If the folder lacks files or does not fit the class.
+    """
+    load_module(MarkerLifter, lifter).to(torch.float16).save_pretrained(out)
+    _tell_sizes(out)
+
+
+def _tell_sizes(out: Path) -> None:
     for path in sorted(out.rglob("*.safetensors")):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 

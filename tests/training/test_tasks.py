@@ -1,13 +1,11 @@
-"""The real tasks, small: people are naked bodies coloured by where on the body a pixel lies."""
+"""The real tasks, small."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from humansplat.body.anny import AnnyBody
 from humansplat.config import (
     AugmentConfig,
     AutoencoderConfig,
@@ -17,64 +15,12 @@ from humansplat.config import (
     ReconstructorConfig,
     TrainConfig,
 )
-from humansplat.data.dataset import PeoplePool
-from humansplat.data.format import PersonRecord, manifest_line, write_person
-from humansplat.data.people import BodyTemplate
-from humansplat.geometry.projection import intrinsics, look_at, orbit
 from humansplat.models.autoencoder import build_autoencoder, load_autoencoder
 from humansplat.models.latent_reconstructor import LatentReconstructor
-from humansplat.render.body_maps import rasterize_body, sample_surface
-from humansplat.structures import Cameras
 from humansplat.training.autoencoder_task import AutoencoderTask
 from humansplat.training.reconstruction_task import ReconstructionTask
 
 SIZE = 64
-
-
-@pytest.fixture(scope="module")
-def body() -> AnnyBody:
-    return AnnyBody.load()
-
-
-@pytest.fixture(scope="module")
-def pool(body, tmp_path_factory) -> PeoplePool:
-    root = tmp_path_factory.mktemp("people")
-    for number in range(2):
-        write_naked_person(root, f"person-{number}", body, seed=number)
-    pool = PeoplePool(root, BodyTemplate.of(body), capacity=2, image_size=SIZE, num_workers=1)
-    pool.load(2)
-    return pool
-
-
-def write_naked_person(root: Path, name: str, body: AnnyBody, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    parameters = body.neutral()
-    parameters["phenotypes"] = torch.rand(len(body.phenotype_names), generator=generator) * 0.4 + 0.3
-    posed = body(**parameters)
-    middle = torch.tensor([0.0, 0.9, 0.0])
-    camera = Cameras(
-        viewmats=look_at(torch.tensor([0.0, 0.9, 4.0]), middle, torch.tensor([0.0, 1.0, 0.0])),
-        Ks=intrinsics(math.radians(32), SIZE, SIZE),
-        width=SIZE,
-        height=SIZE,
-    )
-    cameras = orbit(camera, middle, torch.tensor([0, 0.5, 1, 1.5, 0.2, 0.9, 1.6]) * math.pi)
-    batched = body(**{key: value[None] for key, value in parameters.items()})
-    views = Cameras(viewmats=cameras.viewmats[None], Ks=cameras.Ks[None], width=SIZE, height=SIZE)
-    maps = rasterize_body(batched, views, sample_surface(body.canonical, body.faces), size=SIZE)
-    colors = ((maps.canonical[0] + 1) / 2).clamp(0, 1) * maps.hit[0, ..., None]
-    images = (torch.cat([colors, maps.hit[0, ..., None].float()], dim=-1) * 255).byte().numpy()
-    record = PersonRecord(
-        images=images,
-        parts=maps.hit[0].byte().numpy(),
-        cameras=cameras,
-        roles=("input", *["orthogonal"] * 3, *["novel"] * 3),
-        body=posed,
-        meta={"split": "train", "seed": seed},
-    )
-    write_person(root / name, record)
-    with (root / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
-        manifest.write(manifest_line(root / name) + "\n")
 
 
 def tiny_config(tmp_path: Path, **reconstruction: object) -> TrainConfig:
