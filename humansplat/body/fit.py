@@ -53,9 +53,7 @@ class FitSettings:
     twin_penalty: float = 40.0
     """Cost of reading left as right: the detector is seldom wrong about that."""
     shape: ShapePrior = field(default_factory=ShapePrior)
-    num_readings: int = 1
-    """Readings of the world landmarks that are tried beside the lifter's."""
-    marker_factor: float = 2.0
+    marker_factor: float = 1.5
     """Standard deviations of markers are so many times what the lifter says: its errors go together within a limb."""
     min_marker_std: float = 0.01
     """Crop units."""
@@ -167,7 +165,7 @@ class BodyFitter:
         shape, phenotypes = self.settings.shape, self.model.neutral()["phenotypes"]
         if lifted is not None:
             shape, phenotypes = lifted_shape(shape, lifted, self.model.phenotype_names), lifted.phenotypes
-            pitch, worlds = lifted_pitch(lifted), [lifted_world(lifted), *worlds[: self.settings.num_readings]]
+            pitch, worlds = lifted_pitch(lifted), [lifted_world(lifted)]
         direct = [(landmarks, visibility, reading) for reading in worlds]
         twin = (swapped(landmarks), swapped(visibility[:, None])[:, 0], depth_reversed(world))
         seen = [evidence_from(points / side, visible, world) for points, visible, world in [direct[0], twin]]
@@ -310,13 +308,14 @@ def evidence_from(
 
 
 def with_markers(evidence: Evidence, lifted: LiftedMarkers, settings: FitSettings) -> Evidence:
-    """Evidence with what the lifter says beside it, in every row."""
+    """Evidence with what the lifter says beside it, in every row; it knows better than balance how a body leans."""
     scales = settings.marker_factor * lifted.point_scales
     stds = torch.cat([scales[:, :1], scales], dim=-1).clamp(min=settings.min_marker_std)
     count = len(evidence.points)
     return replace(
         evidence,
         direction_stds=settings.direction_factor * evidence.direction_stds,
+        balance=torch.zeros_like(evidence.balance),
         markers=lifted.points.expand(count, -1, -1),
         marker_stds=stds.expand(count, -1, -1),
     )

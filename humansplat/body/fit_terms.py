@@ -93,7 +93,7 @@ class ShapePrior:
     """A height of 0.37 is 1.70 m, and 0.06 are 65 mm."""
 
 
-MARKER_SCALE = 3.0
+MARKER_SCALE = 6.0
 """Robust scale of a marker's error, standard deviations."""
 BALANCE_STD = 0.06
 """Metres along the line of sight between a standing person's weight and feet; across it the picture shows it."""
