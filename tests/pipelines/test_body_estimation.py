@@ -147,15 +147,34 @@ def test_inputs_are_before_white_in_fractions_and_at_the_lifters_size(capture):
     torch.testing.assert_close(same_places, landmarks)
 
 
-def test_any_lifter_gives_one_set_of_markers(body, capture, tmp_path):
-    tiny = {"fine_width": 12, "width": 16, "num_heads": 2, "num_fine_blocks": 1, "num_blocks": 1, "num_rounds": 1}
-    MarkerLifter(num_markers=92, num_phenotypes=11, image_size=64, **tiny).save_pretrained(tmp_path)
-    said = BodyEstimator(body, tmp_path).lift(capture)
+@pytest.fixture
+def tiny_estimator(body, tmp_path):
+    sizes = {"fine_width": 12, "width": 16, "num_heads": 2, "num_fine_blocks": 1, "num_blocks": 1, "num_rounds": 1}
+    MarkerLifter(num_markers=92, num_phenotypes=11, image_size=64, **sizes).save_pretrained(tmp_path)
+    return BodyEstimator(body, tmp_path)
+
+
+def test_any_lifter_gives_one_set_of_markers(tiny_estimator, capture):
+    said = tiny_estimator.lift(capture)
     assert said.points.shape == (92, 3)
     assert all(value.isfinite().all() for value in vars(said).values())
     assert not said.points.requires_grad
     # Untrained it sees every marker in the middle of every look.
     assert (said.points[:, :2] - 0.5).abs().max() < 0.2
+
+
+def test_half_of_the_looks_are_the_others_mirrored(tiny_estimator, capture):
+    shown = []
+    tiny_estimator.lifter.register_forward_pre_hook(lambda _, inputs: shown.extend(inputs))
+    tiny_estimator.lift(capture)
+    images, landmarks = shown
+    count = len(look_framing().scale)
+    assert images.shape == (2 * count, 4, 64, 64)
+    torch.testing.assert_close(images[count:], images[:count].flip(-1))
+    for index, name in enumerate(LANDMARK_NAMES):
+        there, here = landmarks[:count, index], landmarks[count:, LANDMARK_NAMES.index(counterpart(name))]
+        torch.testing.assert_close(here, there * torch.tensor([-1.0, 1.0, 1.0]) + torch.tensor([1.0, 0.0, 0.0]))
+    assert (landmarks[:, :, 2] != landmarks[:, list(MIRRORED_LANDMARKS), 2]).any()
 
 
 def test_a_lifter_that_is_not_there_is_missed_by_its_folder(body, tmp_path):
