@@ -59,12 +59,13 @@ def export(vae: Path, reconstructor: Path, image_size: int, out: Path) -> None:
 
 
 def export_lifter(lifter: Path, out: Path) -> None:
-    """Load a lifter strictly, and write it in float16.
+    """Load a lifter strictly, and write it in float16 with checksums.
 
     Raises:
         UserError: If the folder lacks files or does not fit the class.
     """
     load_module(MarkerLifter, lifter).to(torch.float16).save_pretrained(out)
+    write_checksums(out)
     _tell_sizes(out)
 
 

@@ -33,7 +33,7 @@ from humansplat.body.fit_start import (
     torso_orientation,
 )
 from humansplat.body.fit_terms import BodyProblem, Evidence, ShapePrior, Unknowns
-from humansplat.body.markers import marker_map
+from humansplat.body.markers import marker_map, spread_vertices
 from humansplat.body.protocol import BodyModel
 from humansplat.errors import UserError
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -348,13 +348,3 @@ def distinct_best(cost: Float[Tensor, " h"], angles: Float[Tensor, "h d"], count
         if len(kept) == count:
             break
     return torch.tensor(kept)
-
-
-def spread_vertices(points: Float[Tensor, "v 3"], count: int) -> Int[Tensor, " k"]:
-    """Vertices spread evenly over a surface: each next one is the farthest from those chosen."""
-    chosen = [0]
-    distance = (points - points[0]).square().sum(-1)
-    for _ in range(count - 1):
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(-1))
-    return torch.tensor(chosen)

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from humansplat.body.fit import one_thread, spread_vertices
+from humansplat.body.fit import one_thread
+from humansplat.body.markers import spread_vertices
 from humansplat.body.protocol import BodyModel
 from humansplat.structures import PosedBody
 

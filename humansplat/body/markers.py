@@ -53,7 +53,7 @@ def marker_map(body: BodyModel) -> MarkerMap:
     landmarks = landmark_map(body)
     unsteady = torch.tensor([PART_NAMES.index(name) for name in _UNSTEADY_PARTS])
     candidates = (~torch.isin(body.parts, unsteady)).nonzero()[:, 0]
-    skin = candidates[spread(body.canonical[candidates], NUM_SKIN_MARKERS)]
+    skin = candidates[spread_vertices(body.canonical[candidates], NUM_SKIN_MARKERS)]
     ids = torch.cat([landmarks.vertex_ids, skin])
     vertex_weights = torch.zeros(NUM_LANDMARKS + len(MAIN_JOINTS) + NUM_SKIN_MARKERS, len(ids))
     joint_weights = torch.zeros(len(vertex_weights), len(body.joint_names))
@@ -65,8 +65,8 @@ def marker_map(body: BodyModel) -> MarkerMap:
     return MarkerMap(vertex_ids=ids, vertex_weights=vertex_weights, joint_weights=joint_weights)
 
 
-def spread(points: Float[Tensor, "v 3"], count: int) -> Int[Tensor, " k"]:
-    """Points spread evenly over a surface: each next one is the farthest from those chosen."""
+def spread_vertices(points: Float[Tensor, "v 3"], count: int) -> Int[Tensor, " k"]:
+    """Vertices spread evenly over a surface: each next one is the farthest from those chosen."""
     chosen = [0]
     distance = (points - points[0]).square().sum(-1)
     for _ in range(count - 1):

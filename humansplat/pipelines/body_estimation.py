@@ -15,8 +15,9 @@ from humansplat.body.markers import MIRRORED_MARKERS
 from humansplat.body.protocol import BodyModel
 from humansplat.capture.capture import Capture
 from humansplat.data.crops import Framing, framed_points, reframe
+from humansplat.io.checksum import sha256_of
 from humansplat.models.lifter import MarkerLifter
-from humansplat.pipelines.weights import load_module, shipped_lifter
+from humansplat.pipelines.weights import WEIGHT_FILE, load_module, shipped_lifter
 from humansplat.structures import LiftedMarkers
 
 KNOWN_VISIBILITY = 0.3
@@ -41,7 +42,9 @@ class BodyEstimator:
 
     def __init__(self, model: BodyModel, lifter: Path | None = None) -> None:
         self.fitter = BodyFitter(model)
-        self.lifter = load_module(MarkerLifter, lifter or shipped_lifter(model.name))
+        folder = lifter or shipped_lifter(model.name)
+        self.lifter = load_module(MarkerLifter, folder)
+        self.lifter_sha256 = sha256_of(folder / WEIGHT_FILE)
 
     @property
     def model(self) -> BodyModel:

@@ -29,7 +29,7 @@ from humansplat.pipelines.body_estimation import BodyEstimator
 from humansplat.pipelines.given_body import given_body
 from humansplat.pipelines.reconstruction import Reconstruction
 from humansplat.pipelines.report import Report
-from humansplat.pipelines.weights import WeightsFolder, find_weights, load_module
+from humansplat.pipelines.weights import LIFTERS, WEIGHT_FILE, WeightsFolder, find_weights, load_module
 from humansplat.render import render_gaussians
 from humansplat.structures import Cameras, Gaussians, PosedBody
 
@@ -114,7 +114,7 @@ class Reconstructor:
         report = Report(
             photo=Path(picture.name).name,
             model=self.weights.name,
-            weights=self.weights.sha256,
+            weights=dict(self.weights.sha256),
             device=str(self.device),
             views=views,
             seed=seed,
@@ -194,6 +194,7 @@ class Reconstructor:
         if given is None:
             fit = self.fit(capture)
             report.warnings.extend(fit.warnings)
+            report.weights[f"{LIFTERS}/{WEIGHT_FILE}"] = self._body_estimator().lifter_sha256
             report.landmark_error_px = round(fit.landmark_error_px, 3)
             report.landmark_error_fraction = round(fit.landmark_error_fraction, 5)
             report.body_silhouette_iou = round(fit.silhouette_iou, 4)

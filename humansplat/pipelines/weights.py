@@ -115,14 +115,15 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def shipped_lifter(body: str) -> Path:
-    """Folder of the lifter that came with the package for a body model.
+    """Folder of the lifter that came with the package for a body model, held against its checksums.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is none, or it is damaged.
     """
     for root in _weight_roots():
         folder = root / LIFTERS / body
         if (folder / CONFIG).is_file():
+            _check_sums(folder, {})
             return folder
     raise UserError(
         f"no lifter for the body model {body!r} lies in {LIFTERS}/{body} of the weights; install them anew"
