@@ -8,7 +8,7 @@ from humansplat.body.markers import (
     NUM_SKIN_MARKERS,
     ROOT_MARKER,
     marker_map,
-    spread,
+    spread_vertices,
 )
 from humansplat.body.parts import PART_NAMES
 
@@ -67,4 +67,4 @@ def test_the_markers_of_a_mirrored_pose_are_the_mirrored_markers(body, markers):
 
 def test_points_are_spread_farthest_first():
     line = torch.tensor([0.0, 0.1, 0.2, 0.45, 1.0])[:, None] * torch.tensor([1.0, 0.0, 0.0])
-    assert spread(line, 4).tolist() == [0, 4, 3, 2]
+    assert spread_vertices(line, 4).tolist() == [0, 4, 3, 2]
