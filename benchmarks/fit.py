@@ -12,6 +12,7 @@ sections for a training configuration.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from humansplat.body.noise_measure import (
 from humansplat.capture.capture import Capture, capture_person
 from humansplat.data.format import read_manifest, read_person
 from humansplat.data.people import mirrored_joints
+from humansplat.data.synthetic.poses import WIDE
 from humansplat.errors import UserError
 from humansplat.geometry.projection import project
 from humansplat.pipelines.body_estimation import BodyEstimator
@@ -118,7 +120,7 @@ def main() -> None:
     model = AnnyBody.load()
     estimate, template = BodyEstimator(model), model.pose({})
     chosen, swap = main_joints(model.joint_names), mirrored_joints(model.joint_names)
-    rows, wrong = [], []
+    rows, wrong, wide = [], [], []
     for line in read_manifest(arguments.data)[: arguments.limit]:
         folder = arguments.data / str(line["name"])
         person = read_person(folder, template, views=[0])
@@ -141,14 +143,18 @@ def main() -> None:
         rows.append(
             (errors.mean(), fit.silhouette_iou, fit.landmark_error_fraction, turned, seconds, bool(fit.warnings))
         )
+        wide.append(str(json.loads((folder / "meta.json").read_text())["person"].get("pose", "")).startswith(WIDE))
         print(
             f"{folder.name}: joints {rows[-1][0]:5.0f} mm  IoU {rows[-1][1]:.3f}  landmarks {rows[-1][2]:.1%}"
             f"  azimuth off {turned:3.0f} deg  {seconds:.1f} s  {'warned' if fit.warnings else ''}",
             flush=True,
         )
     table = np.array(rows, dtype=float)
-    quiet = table[table[:, 5] == 0]
-    for label, part in (("all", table), ("without a warning", quiet)):
+    is_wide = np.array(wide)
+    parts = {"all": table, "without a warning": table[table[:, 5] == 0]}
+    if is_wide.any() and not is_wide.all():
+        parts |= {"ordinary poses": table[~is_wide], "wide poses": table[is_wide]}
+    for label, part in parts.items():
         print(
             f"{label}: {len(part)} people; joint error mean {part[:, 0].mean():.1f}, "
             f"median {np.median(part[:, 0]):.1f}, 90 % below {np.quantile(part[:, 0], 0.9):.1f} mm; "

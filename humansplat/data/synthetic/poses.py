@@ -16,6 +16,8 @@ HOUSE_FROM_BVH = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32)
 """MakeHuman's poses are Z up and face -Y."""
 WIDE_SHARE = 0.45
 """Share of training people in poses that photographs show less often; see ``wide_poses``."""
+WIDE = "wide "
+"""How the names of such poses begin."""
 
 
 def motion_pose(motion: Motion, frame: int) -> Rotations:
@@ -145,7 +147,7 @@ def draw_pose(
         procedural: Whether poses that owe nothing to an asset may be drawn.
 
     Returns:
-        Rotations of all joints, and a name for the record.
+        Rotations of all joints, and a name for the record; those of wide poses begin with ``WIDE``.
     """
     wide = procedural and bool(rng.random() < WIDE_SHARE)
     for _ in range(20):
@@ -155,7 +157,7 @@ def draw_pose(
         if upright < 0.6 and rng.random() < 0.8:  # flying and handstands are rare among photographs
             continue
         if not collides(template, rotations, wide=wide):
-            return rotations, name
+            return rotations, f"{WIDE}{name}" if wide else name
     pose = procedural_pose(template, rng, "standing", ("apart", "apart"))
     return to_array(template, pose), "standing"
 
