@@ -10,7 +10,7 @@ import torch
 
 from humansplat.body.anny import AnnyBody
 from humansplat.body.fit_report import world_frame
-from humansplat.body.fit_start import MAX_PITCH
+from humansplat.body.fit_start import MAX_LIFTED_PITCH
 from humansplat.body.fit_terms import CROP_FOV
 from humansplat.capture.crop import canonical_square, mask_box
 from humansplat.geometry.projection import intrinsics, look_at, orbit, project, to_camera
@@ -236,12 +236,12 @@ def test_20_the_canonical_crop_centres_the_person_at_a_fixed_scale(body):
     assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((130.0, 135.0))
     assert math.radians(30) == pytest.approx(CROP_FOV)
     posed, model = body
-    down = torch.tensor(MAX_PITCH)
+    down = torch.tensor(MAX_LIFTED_PITCH)
     parameters = dict(model.neutral())
     parameters["translation"] = torch.tensor([0.0, 0.0, -4.0])  # the fit's own frame: the camera is the origin
     _, camera = world_frame(model, parameters, down, 64)
     assert camera.viewmats[0, 1].item() == pytest.approx(0.0, abs=1e-6)  # no roll
-    assert camera.viewmats[2, 1].item() == pytest.approx(-math.sin(math.radians(10)), abs=1e-6)
+    assert camera.viewmats[2, 1].item() == pytest.approx(-math.sin(math.radians(35)), abs=1e-6)
 
 
 def camera_batch(camera):

@@ -1,8 +1,8 @@
 """Fit a body model to what capture saw of a person: pose, shape and the canonical camera.
 
 Damped Gauss-Newton steps over some fifty unknowns, for several readings of the picture at once: first
-landmarks and limb directions alone, then, for the best few, with the silhouette. The camera is level and looks
-through the canonical crop (angle of view 30 degrees), which leaves the scale open; the prior on height closes it.
+landmarks, lifted markers and limb directions alone, then, for the best few, with the silhouette. The camera looks
+through the canonical crop (angle of view 30 degrees), which leaves the scale open; the prior on shape closes it.
 """
 
 from collections.abc import Iterator, Sequence

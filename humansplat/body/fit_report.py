@@ -27,7 +27,7 @@ class BodyFit(TensorStruct):
     body: PosedBody
     """World frame: the torso faces +Z, the root joint stands over the origin, the lowest vertex at y = 0."""
     camera: Cameras
-    """The canonical crop camera, unbatched; it looks down or up by at most ten degrees and does not roll."""
+    """The canonical crop camera, unbatched; it looks down or up by at most 35 degrees and does not roll."""
     landmarks: Float[Tensor, "33 2"]
     """The body's landmarks in the picture, crop pixels."""
     landmark_error_px: float

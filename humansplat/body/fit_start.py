@@ -58,6 +58,8 @@ POSSIBLE_LEAN, SURE_LEAN = math.radians(20.0), math.radians(40.0)
 """A lean along the line of sight up to the first is not believed to be the person's, from the second on it is."""
 PITCH_SHARE, MAX_PITCH = 0.8, math.radians(10.0)
 """The camera's share of a lean, the rest being the detector's, and the most that a camera looks down."""
+MAX_LIFTED_PITCH = math.radians(35.0)
+"""The same where a lifter tells which way is up: it has learned on cameras between -12 and 30 degrees."""
 
 
 def swapped(landmarks: Float[Tensor, "33 k"]) -> Float[Tensor, "33 k"]:
@@ -94,7 +96,7 @@ def camera_pitch(world: Float[Tensor, "33 3"], points: Float[Tensor, "33 2"]) ->
 
 def lifted_pitch(lifted: LiftedMarkers) -> Float[Tensor, ""]:
     """How far the camera looks down, radians, from the direction up."""
-    return torch.atan2(-lifted.up[2], -lifted.up[1])
+    return torch.atan2(-lifted.up[2], -lifted.up[1]).clamp(-MAX_LIFTED_PITCH, MAX_LIFTED_PITCH)
 
 
 def lifted_world(lifted: LiftedMarkers) -> Float[Tensor, "33 3"]:

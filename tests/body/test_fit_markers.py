@@ -235,3 +235,15 @@ def test_lifted_landmarks_orient_the_torso_as_true_ones(seen):
 def test_up_turned_by_the_lifted_pitch_is_the_lifted_up(seen_from_above):
     up = about_x(lifted_pitch(seen_from_above.lifted)) @ torch.tensor([0.0, 1.0, 0.0])
     torch.testing.assert_close(up * torch.tensor([1.0, -1.0, -1.0]), seen_from_above.lifted.up, atol=1e-5, rtol=0)
+
+
+def test_the_told_pitch_stays_within_what_the_convention_says():
+    straight_down = LiftedMarkers(
+        points=torch.zeros(1, 3),
+        point_scales=torch.ones(1, 2),
+        phenotypes=torch.zeros(1),
+        phenotype_scales=torch.ones(1),
+        up=torch.tensor([0.0, 0.0, -1.0]),
+        up_scale=torch.tensor(1.0),
+    )
+    assert math.degrees(lifted_pitch(straight_down).item()) == pytest.approx(35.0, abs=1e-3)
