@@ -33,6 +33,7 @@ from humansplat.body.fit_start import (
     torso_orientation,
 )
 from humansplat.body.fit_terms import BodyProblem, Evidence, ShapePrior, Unknowns
+from humansplat.body.landmarks import NUM_LANDMARKS
 from humansplat.body.markers import marker_map, spread_vertices
 from humansplat.body.protocol import BodyModel
 from humansplat.errors import UserError
@@ -121,22 +122,12 @@ class BodyFitter:
         moving = {joint for freedom in all_freedoms() for joint, _ in freedom.shares}
         self.landmarks = detector_map(model)
         markers = marker_map(model)
+        joint_weights = torch.cat([self.landmarks.joint_weights, markers.joint_weights])
+        joint_ids = joint_weights.any(dim=0).nonzero()[:, 0]
         vertex_ids = torch.cat([self.landmarks.vertex_ids, markers.vertex_ids])
-        used = torch.cat([self.landmarks.joint_weights, markers.joint_weights]).any(dim=0)
-        joint_ids = used.nonzero()[:, 0]
-        nothing = torch.zeros_like
-        by_landmark, by_marker = self.landmarks.vertex_weights, markers.vertex_weights
-        self.landmark_weights = torch.cat(
-            [self.landmarks.joint_weights[:, joint_ids], by_landmark, nothing(by_marker[:1]).expand(33, -1)], dim=1
-        )
-        self.marker_weights = torch.cat(
-            [
-                markers.joint_weights[:, joint_ids],
-                nothing(by_landmark[:1]).expand(len(by_marker), -1),
-                by_marker,
-            ],
-            dim=1,
-        )
+        vertex_weights = torch.block_diag(self.landmarks.vertex_weights, markers.vertex_weights)
+        weights = torch.cat([joint_weights[:, joint_ids], vertex_weights], dim=1)
+        self.landmark_weights, self.marker_weights = weights.tensor_split([NUM_LANDMARKS])
         self.relaxed = relaxed_hands(model)
         self.landmark_rig = ReducedRig(model, moving, joint_ids, vertex_ids, self.relaxed)
         contour_ids = spread_vertices(model.canonical, self.settings.num_vertices)
@@ -161,10 +152,12 @@ class BodyFitter:
         check_inputs(landmarks, visibility, world_landmarks, mask)
         world = world_landmarks * world_landmarks.new_tensor([1.0, -1.0, -1.0])  # y up, z towards the camera
         pitch, world = camera_pitch(world, landmarks / side)
-        worlds = readings(world)
-        shape, phenotypes = self.settings.shape, self.model.neutral()["phenotypes"]
-        if lifted is not None:
-            shape, phenotypes = lifted_shape(shape, lifted, self.model.phenotype_names), lifted.phenotypes
+        if lifted is None:
+            shape, phenotypes = self.settings.shape, self.model.neutral()["phenotypes"]
+            worlds = readings(world)
+        else:
+            shape = lifted_shape(self.settings.shape, lifted, self.model.phenotype_names)
+            phenotypes = lifted.phenotypes
             pitch, worlds = lifted_pitch(lifted), [lifted_world(lifted)]
         direct = [(landmarks, visibility, reading) for reading in worlds]
         twin = (swapped(landmarks), swapped(visibility[:, None])[:, 0], depth_reversed(world))

@@ -58,16 +58,16 @@ _TABLES = {"anny": _ANNY}
 
 
 class LandmarkMap(TensorStruct):
-    """Landmarks as weighted means of some vertices and of the joints of one body model."""
+    """Landmarks, or other points, as weighted means of some vertices and of the joints of one body model."""
 
     vertex_ids: Int[Tensor, " k"]
     """The skin vertices that take part."""
-    vertex_weights: Float[Tensor, "33 k"]
-    joint_weights: Float[Tensor, "33 j"]
+    vertex_weights: Float[Tensor, "l k"]
+    joint_weights: Float[Tensor, "l j"]
 
     def points(
         self, vertices: Float[Tensor, "*batch k 3"], joints: Float[Tensor, "*batch j 3"]
-    ) -> Float[Tensor, "*batch 33 3"]:
+    ) -> Float[Tensor, "*batch l 3"]:
         """The landmarks of posed bodies, in the frame of the arguments.
 
         Args:
@@ -103,6 +103,6 @@ def landmark_map(body: BodyModel) -> LandmarkMap:
     return LandmarkMap(vertex_ids=vertex_ids, vertex_weights=vertex_weights, joint_weights=joint_weights)
 
 
-def landmark_points(posed: PosedBody, landmarks: LandmarkMap) -> Float[Tensor, "*batch 33 3"]:
+def landmark_points(posed: PosedBody, landmarks: LandmarkMap) -> Float[Tensor, "*batch l 3"]:
     """The landmarks of whole posed bodies, world frame, metres."""
     return landmarks.points(posed.vertices[..., landmarks.vertex_ids, :], posed.joints)

@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from humansplat.body.landmarks import MIRRORED_LANDMARKS, NUM_LANDMARKS, landmark_map
+from humansplat.body.landmarks import MIRRORED_LANDMARKS, NUM_LANDMARKS, LandmarkMap, landmark_map
 from humansplat.body.parts import PART_NAMES
 from humansplat.body.protocol import BodyModel
-from humansplat.structures import TensorStruct
 
 MAIN_JOINTS = (
     "root", "spine03", "spine01", "neck01", "head", "clavicle.L", "clavicle.R", "finger3-1.L", "finger3-1.R",
@@ -26,22 +25,7 @@ _UNSTEADY_PARTS = ("leftHand", "rightHand", "leftHandIndex1", "rightHandIndex1")
 """Parts without skin markers: fingers are not fitted."""
 
 
-class MarkerMap(TensorStruct):
-    """Markers as weighted means of some vertices and of the joints of one body model."""
-
-    vertex_ids: Int[Tensor, " n"]
-    """The skin vertices that take part."""
-    vertex_weights: Float[Tensor, "k n"]
-    joint_weights: Float[Tensor, "k j"]
-
-    def points(
-        self, vertices: Float[Tensor, "*batch v 3"], joints: Float[Tensor, "*batch j 3"]
-    ) -> Float[Tensor, "*batch k 3"]:
-        """The markers of whole posed bodies, in the frame of the arguments."""
-        return self.vertex_weights @ vertices[..., self.vertex_ids, :] + self.joint_weights @ joints
-
-
-def marker_map(body: BodyModel) -> MarkerMap:
+def marker_map(body: BodyModel) -> LandmarkMap:
     """The 33 landmarks, then ``MAIN_JOINTS``, then skin vertices, each the farthest from those before.
 
     Args:
@@ -62,7 +46,7 @@ def marker_map(body: BodyModel) -> MarkerMap:
     for row, name in enumerate(MAIN_JOINTS, start=NUM_LANDMARKS):
         joint_weights[row, body.joint_names.index(name)] = 1.0
     vertex_weights[-NUM_SKIN_MARKERS:, len(landmarks.vertex_ids) :] = torch.eye(NUM_SKIN_MARKERS)
-    return MarkerMap(vertex_ids=ids, vertex_weights=vertex_weights, joint_weights=joint_weights)
+    return LandmarkMap(vertex_ids=ids, vertex_weights=vertex_weights, joint_weights=joint_weights)
 
 
 def spread_vertices(points: Float[Tensor, "v 3"], count: int) -> Int[Tensor, " k"]:

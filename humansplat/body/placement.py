@@ -1,19 +1,16 @@
 """A body that a file placed before a photo, before the canonical camera of the photo's crop and in the house world."""
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from humansplat.body.fit_start import MAX_PITCH
 from humansplat.body.fit_terms import CROP_FOV
-from humansplat.body.recorded import RecordedBody, moved
+from humansplat.body.recorded import RecordedBody, moved, moved_record
 from humansplat.geometry.projection import intrinsics, look_at, project, rigid
 from humansplat.geometry.rotations import axis_angle_to_matrix, skew
 from humansplat.structures import Cameras, PosedBody
 
-MAX_PITCH = 0.1745
-"""How far the canonical camera looks up or down at most, radians."""
 _MIN_LEAN = 0.06
 """Those who lean less, radians, stand as people do."""
 _MAX_LEAN = 0.35
@@ -105,12 +102,6 @@ def _solve(
         place = place + step[3:]
     error = float(residual.unflatten(0, (-1, 2)).square().sum(dim=1).mean().sqrt())
     return rotation, place - rotation @ pivot, error
-
-
-def moved_record(recorded: RecordedBody, rotation: Float[Tensor, "3 3"], shift: Float[Tensor, "3"]) -> RecordedBody:
-    """A body and its torso, turned about the origin and then shifted."""
-    torso = None if recorded.torso is None else recorded.torso @ rotation.T + shift
-    return replace(recorded, body=moved(recorded.body, rotation, shift), torso=torso)
 
 
 def into_world(

@@ -154,6 +154,12 @@ def moved(body: PosedBody, rotation: Float[Tensor, "3 3"], shift: Float[Tensor, 
     return replace(body, vertices=body.vertices @ rotation.T + shift, joints=joints, parameters=parameters)
 
 
+def moved_record(recorded: RecordedBody, rotation: Float[Tensor, "3 3"], shift: Float[Tensor, "3"]) -> RecordedBody:
+    """A body and its torso, turned about the origin and then shifted."""
+    torso = None if recorded.torso is None else recorded.torso @ rotation.T + shift
+    return replace(recorded, body=moved(recorded.body, rotation, shift), torso=torso)
+
+
 def before_camera(record: BodyRecord, recorded: RecordedBody, width: int, height: int) -> tuple[RecordedBody, Cameras]:
     """The body in the frame of the camera that its file names, and that camera in the pixels of a photo.
 
@@ -172,7 +178,8 @@ def before_camera(record: BodyRecord, recorded: RecordedBody, width: int, height
         )
     check_photo(record, width, height)
     seen = record.image_size or (width, height)
-    recorded = _shifted(recorded, record.viewmat) if record.viewmat is not None else recorded
+    if record.viewmat is not None:
+        recorded = moved_record(recorded, record.viewmat[:3, :3], record.viewmat[:3, 3])
     if isinstance(record.camera, PinholeCamera):
         K = record.camera.K
     elif isinstance(record.camera, FocalCamera):
@@ -182,9 +189,7 @@ def before_camera(record: BodyRecord, recorded: RecordedBody, width: int, height
         weak = record.camera
         focal = WEAK_DISTANCE * weak.scale * weak.side / 2
         K = _intrinsics(torch.tensor([focal, focal]), weak.center)
-        view = torch.eye(4)
-        view[:3, 3] = torch.cat([weak.shift, torch.tensor([WEAK_DISTANCE])])
-        recorded = _shifted(recorded, view)
+        recorded = moved_record(recorded, torch.eye(3), torch.cat([weak.shift, torch.tensor([WEAK_DISTANCE])]))
     camera = Cameras(viewmats=torch.eye(4), Ks=K, width=seen[0], height=seen[1]).resized(width, height)
     if float(recorded.body.vertices[:, 2].min()) < MIN_DEPTH:
         raise UserError(
@@ -208,12 +213,6 @@ def check_photo(record: BodyRecord, width: int, height: int) -> None:
             f"{record.source} was made from a picture of {own_width} x {own_height} px and the photo is "
             f"{width} x {height} px; give the photo that it was made from"
         )
-
-
-def _shifted(recorded: RecordedBody, view: Float[Tensor, "4 4"]) -> RecordedBody:
-    rotation, shift = view[:3, :3], view[:3, 3]
-    torso = None if recorded.torso is None else recorded.torso @ rotation.T + shift
-    return replace(recorded, body=moved(recorded.body, rotation, shift), torso=torso)
 
 
 def _intrinsics(focal: Float[Tensor, "2"], principal: Float[Tensor, "2"]) -> Float[Tensor, "3 3"]:

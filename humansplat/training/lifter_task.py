@@ -17,6 +17,7 @@ from humansplat.config import TrainConfig
 from humansplat.data import crops
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
+from humansplat.geometry.projection import to_camera
 from humansplat.models.autoencoder import on_white
 from humansplat.models.lifter import MarkerLifter
 from humansplat.structures import Cameras, LiftedMarkers, TensorStruct
@@ -153,12 +154,11 @@ class LifterTask:
         """Crops of ``n`` pictures, several of each person in turn."""
         views = len(pictures) // len(batch.people)
         self._to(pictures.device)
-        markers = self.markers.points(batch.body.vertices, batch.body.joints)
-        markers = markers.repeat_interleave(views, dim=0)
+        markers = landmark_points(batch.body, self.markers).repeat_interleave(views, dim=0)
         detected = landmark_points(batch.body, self.detected).repeat_interleave(views, dim=0)
         places = crops.crop_points(detected, 0, cameras, framing)[..., :2]
         points = crops.crop_points(markers, ROOT_MARKER, cameras, framing)
-        root_depth = (cameras.viewmats[:, 2, :3] * markers[:, ROOT_MARKER]).sum(dim=-1) + cameras.viewmats[:, 2, 3]
+        root_depth = to_camera(markers[:, [ROOT_MARKER]], cameras.viewmats)[:, 0, 2]
         assert batch.body.parameters is not None
         return LifterBatch(
             images=crops.reframe(torch.cat([on_white(pictures), pictures[:, 3:]], dim=1), framing),

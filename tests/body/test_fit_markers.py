@@ -65,7 +65,7 @@ class Seen:
         middle = torch.full((1, 2), 0.5)
         whole = Framing(scale=torch.ones(1), roll=torch.zeros(1), source=middle, target=middle)
         one = self.camera.map(lambda tensor: tensor[None])
-        markers = marker_map(model).points(self.body.vertices, self.body.joints)
+        markers = landmark_points(self.body, marker_map(model))
         points = crop_points(markers[None], ROOT_MARKER, one, whole)[0]
         phenotypes = model.neutral()["phenotypes"]
         return LiftedMarkers(
@@ -175,7 +175,7 @@ def test_the_rigs_markers_are_those_of_the_whole_body(fitter, seen):
     rotations[:, fitter.landmark_rig.joint_ids] = matrix_to_axis_angle(fitter.space.rotations(angles))
     rotations[:, 0] = matrix_to_axis_angle(problem.turns @ axis_angle_to_matrix(turn))
     body = fitter.model.pose({"rotations": rotations, "translation": torch.zeros(2, 3)})
-    true = marker_map(fitter.model).points(body.vertices, body.joints) - body.joints[:, :1]
+    true = landmark_points(body, marker_map(fitter.model)) - body.joints[:, :1]
     placed = fitter.marker_weights @ problem._points(x, False)[0]
     torch.testing.assert_close(placed[:, ROOT_MARKER], problem.unknowns.translation(place), atol=1e-5, rtol=0)
     torch.testing.assert_close(placed - placed[:, ROOT_MARKER, None], true, atol=2e-4, rtol=0)

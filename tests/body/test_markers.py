@@ -35,7 +35,7 @@ def test_every_marker_is_a_mean(markers):
 
 def test_landmarks_come_first_and_then_the_joints(body, markers):
     person = posed(body, root=(0.1, 0.7, -0.2), lowerleg01__L=(0.9, 0.0, 0.0))
-    points = markers.points(person.vertices, person.joints)
+    points = landmark_points(person, markers)
     torch.testing.assert_close(points[:NUM_LANDMARKS], landmark_points(person, landmark_map(body)))
     assert MAIN_JOINTS[ROOT_MARKER - NUM_LANDMARKS] == "root"
     for index, name in enumerate(MAIN_JOINTS, start=NUM_LANDMARKS):
@@ -60,7 +60,7 @@ def test_the_markers_of_a_mirrored_pose_are_the_mirrored_markers(body, markers):
     assert [order[index] for index in order] == sorted(order)
     bent = posed(body, lowerarm01__L=(0.2, -0.9, 0.3), upperleg01__R=(-0.6, 0.1, 0.2), neck01=(0.1, 0.3, 0.2))
     mirrored = posed(body, lowerarm01__R=(0.2, 0.9, -0.3), upperleg01__L=(-0.6, -0.1, -0.2), neck01=(0.1, -0.3, -0.2))
-    one, other = (markers.points(person.vertices, person.joints)[: len(order)] for person in (bent, mirrored))
+    one, other = (landmark_points(person, markers)[: len(order)] for person in (bent, mirrored))
     torch.testing.assert_close(other[order] * MIRROR, one, atol=2e-3, rtol=0)
     assert (other * MIRROR - one).norm(dim=-1).max() > 0.3  # sides do matter
 

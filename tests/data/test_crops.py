@@ -88,7 +88,7 @@ def test_beyond_the_picture_is_white_and_empty(framing):
 def test_the_canonical_crop_centres_the_box_and_fills_085(box):
     alpha = rectangle(*box)
     crop = crops.reframe(torch.cat([1 - alpha, 1 - alpha, 1 - alpha, alpha])[None], crops.canonical_framing(alpha))
-    center, side = crops.person_box(crop[:, 3])
+    center, side = crops.box_center(crop[:, 3])
     torch.testing.assert_close(center, torch.full((1, 2), 0.5), atol=1 / SIZE, rtol=0)
     assert side.item() == pytest.approx(0.85, abs=1.5 / SIZE)
 

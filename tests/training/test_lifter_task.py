@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import grid_sample
 
-from humansplat.body.landmarks import MIRRORED_LANDMARKS
+from humansplat.body.landmarks import MIRRORED_LANDMARKS, landmark_points
 from humansplat.body.markers import ROOT_MARKER
 from humansplat.config import AugmentConfig, DataConfig, LifterConfig, MarkerLifterConfig, TrainConfig
 from humansplat.data.crops import canonical_framing, inside
@@ -66,7 +66,7 @@ def test_markers_lie_on_the_person_in_the_picture(clean):
 
 def test_crop_units_times_metres_are_the_bodys_lengths_from_every_side(task, clean):
     seen, batch = clean
-    markers = task.markers.points(batch.body.vertices, batch.body.joints)
+    markers = landmark_points(batch.body, task.markers)
     near_axis = [0, ROOT_MARKER, ROOT_MARKER + 1, ROOT_MARKER + 4]  # where perspective does little
     for one, other in itertools.combinations(near_axis, 2):
         true = (markers[:, one] - markers[:, other]).norm(dim=-1).repeat_interleave(7)
