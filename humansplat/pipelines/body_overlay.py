@@ -14,6 +14,7 @@ from humansplat.capture.photo import Photo, Picture, load_photo
 from humansplat.io.body_files.load import load_body_file
 from humansplat.io.body_files.record import BodyRecord, Family
 from humansplat.io.body_files.surfaces import lacks_faces
+from humansplat.pipelines.crop_cameras import camera_in_photo
 from humansplat.pipelines.given_body import given_body
 from humansplat.render.lighting import Lighting
 from humansplat.render.meshes import ShadedMesh, render_meshes
@@ -79,16 +80,13 @@ def _over_person(
     record: BodyRecord, picture: Photo, folder: str | Path | None
 ) -> tuple[PosedBody, Cameras, tuple[str, ...]]:
     """Find the person in the photo, and put a body without a camera there."""
-    from humansplat.body.fit import BodyFitter
     from humansplat.capture.capture import capture_person
+    from humansplat.pipelines.body_estimation import BodyEstimator
 
     capture = capture_person(picture)
-    seen = (capture.landmarks, capture.visibility, capture.world_landmarks, capture.mask)
     size = (picture.width, picture.height)
-    placed = given_body(record, capture, size, lambda: BodyFitter(load_body_model())(*seen), folder)
-    to_photo = torch.cat([capture.crop_to_photo, torch.tensor([[0.0, 0.0, 1.0]])])
-    camera = Cameras(viewmats=placed.camera.viewmats, Ks=to_photo @ placed.camera.Ks, width=size[0], height=size[1])
-    return placed.body, camera, placed.warnings
+    placed = given_body(record, capture, size, lambda: BodyEstimator(load_body_model())(capture), folder)
+    return placed.body, camera_in_photo(placed.camera, capture, *size), placed.warnings
 
 
 def draw_body(picture: Photo, body: PosedBody, camera: Cameras) -> UInt8[np.ndarray, "h w 3"]:

@@ -14,13 +14,14 @@ from humansplat.body.fit_silhouette import draw_silhouette, overlap
 from humansplat.body.fit_terms import CROP_FOV
 from humansplat.body.follow import follow_surface, joints_with_skin
 from humansplat.body.models import load_body_model
-from humansplat.body.placement import fitted_to_box, into_world, moved_record, place_before_crop
-from humansplat.body.recorded import RecordedBody, before_camera, check_photo, pose_record
+from humansplat.body.placement import fitted_to_box, into_world, place_before_crop
+from humansplat.body.recorded import RecordedBody, before_camera, check_photo, moved_record, pose_record
 from humansplat.capture.capture import Capture
 from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics, project, to_camera
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humansplat.io.body_files.record import BodyRecord, PinholeCamera
+from humansplat.pipelines.crop_cameras import camera_in_crop
 from humansplat.structures import Cameras, PosedBody, TensorStruct
 
 MIN_GUESSED_IOU = 0.5
@@ -75,12 +76,8 @@ def given_body(
     recorded = pose_record(record, folder)
     side = capture.mask.shape[-1]
     if record.posed is not None:
-        assert record.viewmat is not None
         check_photo(record, *size)
-        K = _own_intrinsics(record, size)
-        to_photo = torch.cat([capture.crop_to_photo, torch.tensor([[0.0, 0.0, 1.0]])])
-        camera = Cameras(viewmats=record.viewmat, Ks=torch.linalg.inv(to_photo) @ K, width=side, height=side)
-        return GivenBody(body=record.posed, camera=camera)
+        return GivenBody(body=record.posed, camera=camera_in_crop(_own_camera(record).resized(*size), capture))
     if record.camera is None:
         fitted = fit()
         placed, camera, told = _guessed(record, recorded, capture, fitted)
@@ -105,11 +102,13 @@ def _finished(
     return GivenBody(body=body, camera=camera, warnings=(*warnings, *told))
 
 
-def _own_intrinsics(record: BodyRecord, size: tuple[int, int]) -> Float[Tensor, "3 3"]:
+def _own_camera(record: BodyRecord) -> Cameras:
+    """The camera of a file of this library."""
     assert isinstance(record.camera, PinholeCamera)
+    assert record.viewmat is not None
     assert record.image_size is not None
     width, height = record.image_size
-    return Cameras(viewmats=torch.eye(4), Ks=record.camera.K, width=width, height=height).resized(*size).Ks
+    return Cameras(viewmats=record.viewmat, Ks=record.camera.K, width=width, height=height)
 
 
 def _guessed(

@@ -26,6 +26,7 @@ from humansplat.models.autoencoder import encode_images, on_white
 from humansplat.models.conditioning import BodyConditioner
 from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
 from humansplat.pipelines.body_estimation import BodyEstimator
+from humansplat.pipelines.crop_cameras import camera_in_crop, camera_in_photo
 from humansplat.pipelines.given_body import given_body
 from humansplat.pipelines.reconstruction import Reconstruction
 from humansplat.pipelines.report import Report
@@ -137,7 +138,7 @@ class Reconstructor:
             gaussians=splats.to("cpu"),
             body=posed,
             camera=camera,
-            photo_camera=_in_photo(camera, capture, picture),
+            photo_camera=camera_in_photo(camera, capture, picture.width, picture.height),
             image=capture.composited(),
             mask=capture.mask,
             report=report,
@@ -201,7 +202,7 @@ class Reconstructor:
             return fit.body, fit.camera
         if isinstance(given, tuple):
             body, of_photo = given
-            camera = _in_crop(of_photo.resized(picture.width, picture.height), capture)
+            camera = camera_in_crop(of_photo.resized(picture.width, picture.height), capture)
         else:
             if not isinstance(given, BodyRecord):
                 given = load_body_file(given, template=fitter.model.pose({}))
@@ -244,19 +245,6 @@ def batched(body: PosedBody) -> PosedBody:
         joints=body.joints[None],
         parameters=body.parameters and {name: value[None] for name, value in body.parameters.items()},
     )
-
-
-def _in_photo(camera: Cameras, capture: Capture, picture: Photo) -> Cameras:
-    """The crop's camera in the pixels of the upright photo."""
-    to_photo = torch.cat([capture.crop_to_photo, torch.tensor([[0.0, 0.0, 1.0]])])
-    return Cameras(viewmats=camera.viewmats, Ks=to_photo @ camera.Ks.cpu(), width=picture.width, height=picture.height)
-
-
-def _in_crop(camera: Cameras, capture: Capture) -> Cameras:
-    """The photo's camera in the pixels of the crop."""
-    to_photo = torch.cat([capture.crop_to_photo, torch.tensor([[0.0, 0.0, 1.0]])])
-    size = capture.mask.shape[-1]
-    return Cameras(viewmats=camera.viewmats, Ks=torch.linalg.inv(to_photo) @ camera.Ks, width=size, height=size)
 
 
 def pick_device(name: Device) -> torch.device:
