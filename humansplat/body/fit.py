@@ -34,10 +34,11 @@ from humansplat.body.fit_start import (
 )
 from humansplat.body.fit_terms import BodyProblem, Evidence, ShapePrior, Unknowns
 from humansplat.body.landmarks import NUM_LANDMARKS
-from humansplat.body.markers import marker_map, spread_vertices
+from humansplat.body.markers import marker_map
 from humansplat.body.protocol import BodyModel
 from humansplat.errors import UserError
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from humansplat.geometry.sampling import farthest_points
 from humansplat.structures import LiftedMarkers, TensorStruct
 
 
@@ -130,7 +131,7 @@ class BodyFitter:
         self.landmark_weights, self.marker_weights = weights.tensor_split([NUM_LANDMARKS])
         self.relaxed = relaxed_hands(model)
         self.landmark_rig = ReducedRig(model, moving, joint_ids, vertex_ids, self.relaxed)
-        contour_ids = spread_vertices(model.canonical, self.settings.num_vertices)
+        contour_ids = farthest_points(model.canonical, self.settings.num_vertices, first=0)
         self.contour_rig = ReducedRig(model, moving, joint_ids, torch.cat([vertex_ids, contour_ids]), self.relaxed)
         names = self.landmark_rig.joint_names
         rest = self.landmark_rig.rest(model.neutral()["phenotypes"])[1]

@@ -13,8 +13,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from humansplat.body.fit import one_thread
-from humansplat.body.markers import spread_vertices
 from humansplat.body.protocol import BodyModel
+from humansplat.geometry.sampling import farthest_points
 from humansplat.structures import PosedBody
 
 _FREE = (
@@ -41,8 +41,8 @@ def follow_surface(
     Returns:
         The whole body; how near it comes is for the caller to see.
     """
-    few = model.subset(spread_vertices(model.canonical, _NUM_BODY_POINTS))
-    mesh = vertices[spread_vertices(vertices, min(_NUM_MESH_POINTS, len(vertices)))]
+    few = model.subset(farthest_points(model.canonical, _NUM_BODY_POINTS, first=0))
+    mesh = vertices[farthest_points(vertices, _NUM_MESH_POINTS, first=0)]
     tree = cKDTree(mesh.numpy())
     joints = [index for index, name in enumerate(model.joint_names) if name.split(".")[0] in _FREE]
     base = {name: value.detach().clone() for name, value in start.items()}

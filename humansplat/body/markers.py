@@ -4,12 +4,11 @@ They say more than joints: where a forearm's or a trunk's skin is tells how it i
 """
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from humansplat.body.landmarks import MIRRORED_LANDMARKS, NUM_LANDMARKS, LandmarkMap, landmark_map
 from humansplat.body.parts import PART_NAMES
 from humansplat.body.protocol import BodyModel
+from humansplat.geometry.sampling import farthest_points
 
 MAIN_JOINTS = (
     "root", "spine03", "spine01", "neck01", "head", "clavicle.L", "clavicle.R", "finger3-1.L", "finger3-1.R",
@@ -37,7 +36,7 @@ def marker_map(body: BodyModel) -> LandmarkMap:
     landmarks = landmark_map(body)
     unsteady = torch.tensor([PART_NAMES.index(name) for name in _UNSTEADY_PARTS])
     candidates = (~torch.isin(body.parts, unsteady)).nonzero()[:, 0]
-    skin = candidates[spread_vertices(body.canonical[candidates], NUM_SKIN_MARKERS)]
+    skin = candidates[farthest_points(body.canonical[candidates], NUM_SKIN_MARKERS, first=0)]
     ids = torch.cat([landmarks.vertex_ids, skin])
     vertex_weights = torch.zeros(NUM_LANDMARKS + len(MAIN_JOINTS) + NUM_SKIN_MARKERS, len(ids))
     joint_weights = torch.zeros(len(vertex_weights), len(body.joint_names))
@@ -47,13 +46,3 @@ def marker_map(body: BodyModel) -> LandmarkMap:
         joint_weights[row, body.joint_names.index(name)] = 1.0
     vertex_weights[-NUM_SKIN_MARKERS:, len(landmarks.vertex_ids) :] = torch.eye(NUM_SKIN_MARKERS)
     return LandmarkMap(vertex_ids=ids, vertex_weights=vertex_weights, joint_weights=joint_weights)
-
-
-def spread_vertices(points: Float[Tensor, "v 3"], count: int) -> Int[Tensor, " k"]:
-    """Vertices spread evenly over a surface: each next one is the farthest from those chosen."""
-    chosen = [0]
-    distance = (points - points[0]).square().sum(-1)
-    for _ in range(count - 1):
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(-1))
-    return torch.tensor(chosen)

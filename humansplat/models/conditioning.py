@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from humansplat.models.windows import farthest_points
+from humansplat.geometry.sampling import farthest_points
 from humansplat.render.body_maps import BodyMaps, SurfaceSamples, rasterize_body, sample_surface, vertex_normals
 from humansplat.structures import Cameras, PosedBody
 

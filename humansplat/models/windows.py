@@ -1,6 +1,5 @@
 """Which body tokens an image cell may see: HumanSplat's projection-aware window (section 3.4)."""
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -49,20 +48,3 @@ def window_mask(
     """
     distance = (cells[:, :, :, None] - tokens[:, :, None]).abs().amax(dim=-1)
     return (distance <= window / 2) & inside[:, :, None]
-
-
-def farthest_points(points: Float[Tensor, "v 3"], count: int) -> Tensor:
-    """Indices of ``count`` points, each the farthest from those before it (Gonzalez, 1985).
-
-    The first is the point farthest from the centroid. All indices are returned when there are
-    no more than ``count`` points.
-    """
-    if count >= len(points):
-        return torch.arange(len(points))
-    positions = points.detach().cpu().double()
-    chosen = [int((positions - positions.mean(0)).square().sum(-1).argmax())]
-    distance = (positions - positions[chosen[0]]).square().sum(-1)
-    for _ in range(count - 1):
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (positions - positions[chosen[-1]]).square().sum(-1))
-    return torch.tensor(chosen)

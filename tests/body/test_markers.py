@@ -8,7 +8,6 @@ from humansplat.body.markers import (
     NUM_SKIN_MARKERS,
     ROOT_MARKER,
     marker_map,
-    spread_vertices,
 )
 from humansplat.body.parts import PART_NAMES
 
@@ -63,8 +62,3 @@ def test_the_markers_of_a_mirrored_pose_are_the_mirrored_markers(body, markers):
     one, other = (landmark_points(person, markers)[: len(order)] for person in (bent, mirrored))
     torch.testing.assert_close(other[order] * MIRROR, one, atol=2e-3, rtol=0)
     assert (other * MIRROR - one).norm(dim=-1).max() > 0.3  # sides do matter
-
-
-def test_points_are_spread_farthest_first():
-    line = torch.tensor([0.0, 0.1, 0.2, 0.45, 1.0])[:, None] * torch.tensor([1.0, 0.0, 0.0])
-    assert spread_vertices(line, 4).tolist() == [0, 4, 3, 2]

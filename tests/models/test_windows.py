@@ -5,7 +5,7 @@ import torch
 
 from humansplat.geometry.projection import intrinsics, look_at
 from humansplat.models.layers import Attention
-from humansplat.models.windows import farthest_points, project_to_cells, window_mask
+from humansplat.models.windows import project_to_cells, window_mask
 from humansplat.structures import Cameras
 
 
@@ -65,13 +65,3 @@ def test_masked_attention_equals_attention_over_the_allowed_tokens(rng):
     for i in range(5):
         alone = attention(queries[:, i : i + 1], context[:, allowed[0, i]])
         torch.testing.assert_close(masked[:, i : i + 1], alone)
-
-
-def test_farthest_points_cover_evenly(rng):
-    points = torch.rand(500, 3, generator=rng)
-    chosen = farthest_points(points, 40)
-    assert len(set(chosen.tolist())) == 40
-    far = torch.cdist(points, points[chosen]).amin(dim=1).max()
-    random = torch.cdist(points, points[:40]).amin(dim=1).max()
-    assert far < random
-    assert farthest_points(points, 900).tolist() == list(range(500))
