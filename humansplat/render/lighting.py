@@ -24,6 +24,17 @@ class Lighting:
     """Irradiance of a lamp over pi, linear RGB."""
     softness: float = 0.1
     """Angular radius of the lamps, radians: the width of the shadows' edges."""
+    shaded: bool = True
+    """Whether surfaces react to light at all. ``False`` shows their own colour to the last digit: no occlusion, no
+    gloss, and none of the display's shoulder that keeps highlights from clipping."""
+
+
+def unlit() -> Lighting:
+    """Show textures and vertex colours as they are, for scans: they carry the light of the scanner already."""
+    environment = np.zeros((9, 3), np.float32)
+    environment[0] = 1.0
+    none = np.zeros((0, 3), np.float32)
+    return Lighting(environment=environment, directions=none, colors=none, shaded=False)
 
 
 def studio_lighting() -> Lighting:

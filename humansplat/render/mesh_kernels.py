@@ -37,12 +37,16 @@ class SceneArrays(NamedTuple):
     """[l, v] float32, the share of each lamp that a vertex sees."""
     uvs: np.ndarray
     """[t, 2] float32."""
+    vertex_colors: np.ndarray
+    """[v, 3] uint8 sRGB; of length 1 when no piece has any."""
     texels: np.ndarray
     """[n, 4] uint8, every level of every texture."""
     levels: np.ndarray
     """[m, MAX_LEVELS, 3] int64: first texel, width and height of each level."""
     num_levels: np.ndarray
     """[m] int32; 0 without a texture."""
+    colored: np.ndarray
+    """[m] bool, whether the piece shows ``vertex_colors``."""
     alpha_mode: np.ndarray
     """[m] int32, one of OPAQUE, CUTOUT, BLEND."""
     two_sided: np.ndarray
@@ -65,6 +69,7 @@ class LightArrays(NamedTuple):
     environment: np.ndarray
     directions: np.ndarray
     colors: np.ndarray
+    shaded: bool
 
 
 class RayState(NamedTuple):
@@ -305,6 +310,16 @@ def _texture(texels, offset, width, height, u, v, srgb_to_linear, out):
     out[3] = min(total / 255.0, 1.0)
 
 
+@njit(cache=True, nogil=True)
+@no_type_check
+def _vertex_color(colors, a, b, c, weights, srgb_to_linear, out):
+    """sRGB interpolated between three vertices, as linear RGB into ``out``."""
+    for k in range(3):
+        value = weights[0] * colors[a, k] + weights[1] * colors[b, k] + weights[2] * colors[c, k]
+        low = min(max(int(value), 0), 254)
+        out[k] = srgb_to_linear[low] + (value - low) * (srgb_to_linear[low + 1] - srgb_to_linear[low])
+
+
 @njit(cache=True, nogil=True, inline="always")
 @no_type_check
 def _display(value, curve):
@@ -365,7 +380,7 @@ def shade_hits(scene, light, rays, primitives, hit_u, hit_v, hit_t, hit_normals,
     """
     goes_on = np.zeros(len(rays), np.bool_)
     texel = np.empty(4, np.float64)
-    diffuse, gloss = np.empty(3, np.float64), np.empty(3, np.float64)
+    diffuse, gloss = np.ones(3, np.float64), np.zeros(3, np.float64)
     for m in range(len(rays)):
         f = primitives[m]
         if f < 0:
@@ -411,6 +426,8 @@ def shade_hits(scene, light, rays, primitives, hit_u, hit_v, hit_t, hit_normals,
             alpha = 1.0
 
         a, b, c = scene.faces[f]
+        if scene.colored[piece]:
+            _vertex_color(scene.vertex_colors, a, b, c, weights, scene.srgb_to_linear, texel)
         nx = weights[0] * scene.normals[a, 0] + weights[1] * scene.normals[b, 0] + weights[2] * scene.normals[c, 0]
         ny = weights[0] * scene.normals[a, 1] + weights[1] * scene.normals[b, 1] + weights[2] * scene.normals[c, 1]
         nz = weights[0] * scene.normals[a, 2] + weights[1] * scene.normals[b, 2] + weights[2] * scene.normals[c, 2]
@@ -418,10 +435,11 @@ def shade_hits(scene, light, rays, primitives, hit_u, hit_v, hit_t, hit_normals,
         normal = (nx * scale, ny * scale, nz * scale)
         scale = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
         view = (dx * scale, dy * scale, dz * scale)
-        _reflect_light(
-            light, normal, view, scene.occlusion, scene.shadows, a, b, c, weights,
-            scene.specular[piece], scene.roughness[piece], diffuse, gloss,
-        )  # fmt: skip
+        if light.shaded:
+            _reflect_light(
+                light, normal, view, scene.occlusion, scene.shadows, a, b, c, weights,
+                scene.specular[piece], scene.roughness[piece], diffuse, gloss,
+            )  # fmt: skip
         arriving = alpha * state.through[ray]
         for k in range(3):
             value = texel[k] * scene.color[piece, k] * diffuse[k] + gloss[k]

@@ -40,6 +40,7 @@ class MeshScene:
             environment=lighting.environment.astype(np.float32),
             directions=lighting.directions.astype(np.float32),
             colors=lighting.colors.astype(np.float32),
+            shaded=lighting.shaded,
         )
         vertices = np.concatenate([mesh.vertices for mesh in meshes]).astype(np.float32)
         starts = _starts([len(mesh.vertices) for mesh in meshes])
@@ -51,7 +52,8 @@ class MeshScene:
         normals = np.concatenate([_normals(mesh) for mesh in meshes])
         uvs, uv_faces, density = _merge_uvs(meshes)
         texels, levels, num_levels = _merge_textures(meshes)
-        casting = faces[np.repeat([mesh.casts_shadow for mesh in meshes], [len(mesh.faces) for mesh in meshes])]
+        casts = lighting.shaded & np.array([mesh.casts_shadow for mesh in meshes])
+        casting = faces[np.repeat(casts, [len(mesh.faces) for mesh in meshes])]
         occlusion, shadows = bake_visibility(vertices, normals, faces, casting, lighting)
         self.arrays = kernels.SceneArrays(
             faces=faces,
@@ -64,16 +66,18 @@ class MeshScene:
             occlusion=occlusion,
             shadows=shadows,
             uvs=uvs,
+            vertex_colors=_merge_colors(meshes),
             texels=texels,
             levels=levels,
             num_levels=num_levels,
+            colored=np.array([mesh.vertex_colors is not None and not _textured(mesh) for mesh in meshes], np.bool_),
             alpha_mode=np.array([_ALPHA_MODES[mesh.alpha] for mesh in meshes], np.int32),
             two_sided=np.array([mesh.two_sided for mesh in meshes], np.bool_),
             color=np.array([mesh.color for mesh in meshes], np.float32),
             specular=np.array([mesh.specular for mesh in meshes], np.float32),
             roughness=np.array([mesh.roughness for mesh in meshes], np.float32),
             srgb_to_linear=_srgb_to_linear_table(),
-            display=_display_table(),
+            display=_display_table(lighting.shaded),
         )
 
 
@@ -163,6 +167,19 @@ def _labels(mesh: ShadedMesh) -> np.ndarray:
     return (mesh.parts + 1).astype(np.uint8)
 
 
+def _textured(mesh: ShadedMesh) -> bool:
+    return mesh.texture is not None and mesh.uvs is not None
+
+
+def _merge_colors(meshes: Sequence[ShadedMesh]) -> np.ndarray:
+    if all(mesh.vertex_colors is None for mesh in meshes):
+        return np.zeros((1, 3), np.uint8)
+    blank = (np.zeros((len(mesh.vertices), 3), np.uint8) for mesh in meshes)
+    return np.concatenate(
+        [none if mesh.vertex_colors is None else mesh.vertex_colors for none, mesh in zip(blank, meshes, strict=True)]
+    )
+
+
 def _merge_uvs(meshes: Sequence[ShadedMesh]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Texture coordinates ``[t, 2]``, corners ``[f, 3]`` and texels per metre ``[f]`` of all pieces."""
     uvs, corners, densities, start = [], [], [], 0
@@ -221,8 +238,14 @@ def _srgb_to_linear_table() -> np.ndarray:
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def _display_table() -> np.ndarray:
-    """Linear light -> sRGB with a shoulder above 0.75, so that highlights do not clip; see ``SceneArrays.display``."""
+def _display_table(shoulder: bool) -> np.ndarray:
+    """Linear light -> sRGB; see ``SceneArrays.display``.
+
+    Args:
+        shoulder: Bend the curve above a light of 0.75, so that highlights do not clip.
+    """
     light = np.linspace(0.0, 2.0, 513) ** 2
-    light = np.where(light > 0.75, 1.0 - 0.25 * np.exp(-(light - 0.75) / 0.25), light)
+    if shoulder:
+        light = np.where(light > 0.75, 1.0 - 0.25 * np.exp(-(light - 0.75) / 0.25), light)
+    light = np.minimum(light, 1.0)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)

@@ -8,12 +8,12 @@ from jaxtyping import Float, Float32, Int32, UInt8
 from torch import Tensor
 
 from humansplat.render import mesh_kernels as kernels
-from humansplat.render.lighting import Lighting, random_lighting, studio_lighting
+from humansplat.render.lighting import Lighting, random_lighting, studio_lighting, unlit
 from humansplat.render.mesh_scene import MeshScene
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import Cameras, TensorStruct
 
-__all__ = ["Lighting", "MeshImages", "ShadedMesh", "random_lighting", "render_meshes", "studio_lighting"]
+__all__ = ["Lighting", "MeshImages", "ShadedMesh", "random_lighting", "render_meshes", "studio_lighting", "unlit"]
 
 TILE = 8
 MAX_LAYERS = 16

@@ -25,8 +25,12 @@ class ShadedMesh:
     """Indices into ``uvs``, one a corner; ``None`` with ``uvs`` given means the same as ``faces``."""
     texture: UInt8[np.ndarray, "h w c"] | None = None
     """sRGB (3 channels) or sRGB and straight alpha (4); row 0 is the top."""
+    vertex_colors: UInt8[np.ndarray, "v 3"] | None = None
+    """sRGB of each vertex, for scans without a texture; a texture, where there is one, is shown instead. Between the
+    vertices the stored sRGB values are interpolated, not the light they stand for: so do the programs in which such
+    scans are made and looked at (MeshLab, OpenGL viewers)."""
     color: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Linear factor on the texture, or the whole linear reflectance when there is none."""
+    """Linear factor on the texture or the vertices' colours, or the whole linear reflectance when there are none."""
     alpha: AlphaMode = "opaque"
     """What the texture's alpha means: nothing, a hole where it is below one half, or a share of the light."""
     parts: UInt8[np.ndarray, " v"] | None = None

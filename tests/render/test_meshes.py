@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from humansplat.geometry.projection import intrinsics, look_at, project
 from humansplat.geometry.rays import camera_rays
-from humansplat.render.lighting import Lighting, random_lighting, studio_lighting
+from humansplat.render.lighting import Lighting, random_lighting, studio_lighting, unlit
 from humansplat.render.meshes import ShadedMesh, render_meshes
 from humansplat.structures import Cameras
 
@@ -225,6 +225,60 @@ def test_edges_have_the_color_of_the_surface():
     assert len(edge) > 20
     assert_close(edge[:, 0], torch.full((len(edge),), srgb(0.5)), atol=1e-3, rtol=0)
     assert_close(edge[:, 2], torch.full((len(edge),), srgb(0.3)), atol=1e-3, rtol=0)
+
+
+def test_unlit_pictures_show_every_value_of_a_texture_to_the_byte():
+    """Glossy, one quad under another, and still each of the 256 values comes out as it went in."""
+    greys = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16), 16, axis=0).repeat(16, axis=1)
+    texture = np.stack([greys, greys[::-1], greys.T], axis=-1)
+    card = replace(quad(texture=texture), specular=0.5, roughness=0.1)
+    cameras = cameras_at((0.0, 0.0, 3.0), size=200)
+    cameras = replace(cameras, Ks=intrinsics(2 * math.atan(0.5 / 3), 200, 200)[None])  # the quad fills the picture
+    rgba = render_meshes([card, replace(quad(0.3, 0.02), color=(0.0, 0.0, 0.0))], cameras, unlit()).rgba[0]
+    places = ((np.arange(16) + 0.5) * 200 / 16).astype(int)
+    seen = (rgba[:3, places][:, :, places] * 255).round().byte().movedim(0, -1).numpy()
+    shown = texture[8::16, 8::16]
+    hidden = (slice(7, 9), slice(7, 9))  # by the small one
+    seen[hidden] = shown[hidden]
+    np.testing.assert_array_equal(seen, shown)
+
+
+@pytest.mark.parametrize("light", [unlit(), flat_light()])
+def test_vertex_colors_are_interpolated_as_they_are_stored(light: Lighting):
+    colors = np.array([[0, 20, 170], [100, 20, 130], [160, 180, 130], [60, 180, 170]], np.uint8)  # planes of sRGB
+    card = replace(quad(), vertex_colors=colors)
+    cameras = cameras_at((0.4, -0.3, 2.5))
+    pictures = render_meshes([card], cameras, light)
+    inside = pictures.rgba[0, 3] == 1
+    origins, directions = camera_rays(cameras)
+    points = (origins - origins[..., 2:] / directions[..., 2:] * directions)[0][inside]
+    x, y = points[:, 0] + 0.5, points[:, 1] + 0.5
+    expected = torch.stack([100 * x + 60 * y, 20 + 160 * y, 170 - 40 * x], dim=-1) / 255
+    assert_close(pictures.rgba[0, :3][:, inside].T, expected, atol=1.2 / 255, rtol=0)
+
+
+def test_a_texture_hides_vertex_colors_and_the_factor_tints_them():
+    colors = np.full((4, 3), 128, np.uint8)
+    middle = (0, slice(0, 3), SIZE // 2, SIZE // 2)
+    cameras = cameras_at((0.0, 0.0, 3.0))
+    both = render_meshes([replace(quad(texture=plain(200, 0, 0)), vertex_colors=colors)], cameras, unlit())
+    assert_close(both.rgba[middle], torch.tensor([200, 0, 0]) / 255)
+    tinted = render_meshes([replace(quad(), vertex_colors=colors, color=(0.5, 0.0, 1.0))], cameras, unlit())
+    linear = ((128 / 255 + 0.055) / 1.055) ** 2.4
+    assert_close(tinted.rgba[middle], torch.tensor([srgb(0.5 * linear), 0.0, 128 / 255]), atol=5e-4, rtol=0)
+
+
+def test_pieces_with_and_without_vertex_colors_keep_their_own():
+    pieces = [
+        quad(0.0, texture=plain(200, 0, 0)),
+        replace(quad(), vertices=quad().vertices * 0.3 + [0.0, 0.3, 0.1], color=(0.0, 1.0, 0.0)),
+        replace(
+            quad(), vertices=quad().vertices * 0.3 - [0.0, 0.3, -0.1], vertex_colors=np.full((4, 3), 77, np.uint8)
+        ),
+    ]
+    picture = render_meshes(pieces, cameras_at((0.0, 0.0, 3.0)), unlit()).rgba[0, :3] * 255
+    for row, color in ((0, [200, 0, 0]), (-10, [0, 255, 0]), (10, [77, 77, 77])):
+        assert_close(picture[:, SIZE // 2 + row, SIZE // 2], torch.tensor(color).float(), atol=0.01, rtol=0)
 
 
 def test_lamps_follow_lamberts_law():
