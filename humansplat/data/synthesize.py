@@ -1,42 +1,21 @@
 """Synthetic people as a data set: drawn, rendered and written in parallel, resumable, reproducible to the byte."""
 
-import functools
 import hashlib
-import itertools
-import json
 import logging
-import multiprocessing
-import os
-import re
-import shutil
-import signal
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from humansplat.data.format import (
-    FORMAT_VERSION,
-    MANIFEST,
-    SPLITS,
-    PersonRecord,
-    Split,
-    manifest_line,
-    write_person,
-)
+from humansplat.data.format import FORMAT_VERSION, SPLITS, PersonRecord, Split, write_person
+from humansplat.data.production import Maker, Production, check_workers, claim, produce, remove_leftovers
 from humansplat.data.rig import NUM_RIG_VIEWS, Role, draw_rig
 from humansplat.data.scan_file import scan_glb
 from humansplat.errors import UserError
-from humansplat.io.atomic import replacing
 from humansplat.render.lighting import Lighting, random_lighting
 from humansplat.render.meshes import MeshImages, render_meshes
 from humansplat.render.shaded_mesh import ShadedMesh
@@ -44,11 +23,9 @@ from humansplat.structures import Cameras, PosedBody
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = "dataset.json"
 MAX_FAILED_SHARE = 0.02
 TRAINING_PEOPLE = 2
 """Counts the changes of what training people are drawn from; 2 since poses are wide. Older folders do not say it."""
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Person(Protocol):
@@ -148,39 +125,28 @@ def synthesize(
         scans=scans,
     )
     _check(task, assets, num, workers)
-    _claim(out, task, assets)
-    _remove_leftovers(out)
+    claim(out, _settings(task, assets))
+    remove_leftovers(out)
     began = time.monotonic()
-    names = [person_name(split, index) for index in range(num)]
-    known = _known_lines(out)
-    missing = [index for index, name in enumerate(names) if not (out / name).is_dir()]
-    beyond = sorted(known.keys() - set(names))  # of an earlier run that asked for more people
-    order = [*names, *beyond]
-    listed = _cut_manifest(out, order, known)
+    people = {person_name(split, index): index for index in range(num)}
+    production = Production(
+        load=_load_maker, arguments=(factory or library_generator, assets, task, out), workers=workers
+    )
     failed: dict[str, str] = {}
-    made = _make_all(factory or library_generator, assets, out, task, missing, _num_workers(workers, len(missing)))
-    bar = tqdm(total=num, initial=num - len(missing), unit="person", desc=f"people ({split})", disable=not progress)
-    with bar, closing(made), (out / MANIFEST).open("a", encoding="utf-8", newline="\n") as manifest:
-        remaining = set(names[index] for index in missing)
-        for name in order:
-            # Lines are appended in the order of the people, so the manifest does not tell who was made when.
-            if name in remaining:
-                trouble = next(made)
-                bar.update()
-                if trouble is not None:
-                    failed[name] = trouble
-                    logger.warning("left out %s: %s", name, trouble)
-                    continue
-            if name not in listed:
-                manifest.write(known.get(name) or manifest_line(out / name))
-                manifest.write("\n")
-                manifest.flush()
+    num_tried = 0
+    description = f"people ({split})"
+    with closing(produce(out, people, production, description=description, progress=progress)) as made:
+        for name, trouble in made:
+            num_tried += 1
+            if trouble is not None:
+                failed[name] = trouble
+                logger.warning("left out %s: %s", name, trouble)
     if len(failed) > MAX_FAILED_SHARE * num:
         raise RuntimeError(f"{len(failed)} of {num} people could not be made, the first of them: {failed}")
     return Synthesized(
-        names=tuple(name for name in names if name not in failed),
+        names=tuple(name for name in people if name not in failed),
         failed=failed,
-        num_new=len(missing) - len(failed),
+        num_new=num_tried - len(failed),
         seconds=time.monotonic() - began,
     )
 
@@ -257,32 +223,20 @@ def _check(task: Task, assets: Path, num: int, workers: int | None) -> None:
         raise UserError(f"there is no split {task.split!r}; take one of {', '.join(SPLITS)}")
     if task.seed < 0:
         raise UserError(f"seed is {task.seed}; it must not be negative")
-    if workers is not None and workers < 0:
-        raise UserError(f"workers is {workers}; it must not be negative")
+    check_workers(workers)
     if not 0 <= task.num_closeups <= task.num_novel:
         raise UserError(
             f"{task.num_closeups} close-ups among {task.num_novel} novel views; ask for no more than those"
         )
 
 
-def _claim(out: Path, task: Task, assets: Path) -> None:
-    """Write the settings of a new data set, or compare them with those of the one that is there."""
+def _settings(task: Task, assets: Path) -> dict[str, object]:
+    """All that changes the bytes of the people."""
     settings = {name: getattr(task, name) for name in task.__dataclass_fields__}
     settings |= {"format": FORMAT_VERSION, "views": NUM_RIG_VIEWS + task.num_novel, "assets": _fingerprint(assets)}
     if task.split == "train":
         settings["people"] = TRAINING_PEOPLE
-    path = out / SETTINGS
-    if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no {SETTINGS}; give --out a new folder")
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    other = [name for name in settings if found.get(name) != settings[name]]
-    if other:
-        changes = ", ".join(f"{name} {found.get(name)!r}, now {settings[name]!r}" for name in other)
-        raise UserError(f"{out} was made with other settings ({changes}); repeat those or give --out a new folder")
+    return settings
 
 
 def _fingerprint(assets: Path) -> str:
@@ -293,111 +247,10 @@ def _fingerprint(assets: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _remove_leftovers(out: Path) -> None:
-    """Remove the temporary names of a run that was killed (``humansplat.io.atomic``)."""
-    for path in out.iterdir():
-        if not re.match(r"\.[0-9a-f]{8}\.", path.name):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _known_lines(out: Path) -> dict[str, str]:
-    """The manifest's line of each person who is there; a line cut short does not count."""
-    path = out / MANIFEST
-    if not path.is_file():
-        return {}
-    text = path.read_text(encoding="utf-8")
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    named = {json.loads(line)["name"]: line for line in lines}
-    return {name: line for name, line in named.items() if (out / name).is_dir()}
-
-
-def _cut_manifest(out: Path, order: Sequence[str], known: dict[str, str]) -> set[str]:
-    """Cut the manifest before the first person whose line is missing; return the people before."""
-    before = list(itertools.takewhile(known.__contains__, order))
-    path = out / MANIFEST
-    content = "".join(f"{known[name]}\n" for name in before)
-    if path.is_file() and path.read_text(encoding="utf-8") != content:
-        with replacing(path) as temporary:
-            temporary.write_text(content, encoding="utf-8", newline="\n")
-    return set(before)
-
-
-def _num_workers(workers: int | None, num_people: int) -> int:
-    return min(workers if workers is not None else os.cpu_count() or 1, num_people)
-
-
-def _make_all(
-    factory: GeneratorFactory, assets: Path, out: Path, task: Task, indices: Sequence[int], workers: int
-) -> Generator[str | None]:
-    """Make people; for each, in order, what went wrong with it or ``None``."""
-    if not indices:
-        return
-    if workers == 0:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in the workers: sums in another order have other last digits
-        try:
-            generate = factory(assets)
-            for index in indices:
-                yield _attempt(generate, task, index, out)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    with _one_thread_a_process():
-        context = multiprocessing.get_context("spawn")
-        stop = context.Event()
-        executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(stop,))
-        pending: deque[Future[str | None]] = deque()
-        try:
-            for index in indices:
-                pending.append(executor.submit(_work, factory, assets, task, index, out))
-                # A slow person must not idle the others, nor the queue grow with the data set.
-                if len(pending) >= 8 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:  # also when interrupted: the people at work are finished, the rest is not begun
-            stop.set()
-            executor.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_a_process() -> Iterator[None]:
-    """Set what the workers' libraries read at import, for the workers only."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-_stop: list[Event] = []  # one element, in worker processes only
-
-
-def _start_worker(stop: Event) -> None:
-    _stop[:] = [stop]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a person begun is finished
-    torch.set_num_threads(1)
-
-
-def _work(factory: GeneratorFactory, assets: Path, task: Task, index: int, out: Path) -> str | None:
-    if _stop[0].is_set():  # it was handed out already when the parent was interrupted
-        return None
-    return _attempt(_loaded(factory, assets), task, index, out)
-
-
-@functools.cache
-def _loaded(factory: GeneratorFactory, assets: Path) -> PersonGenerator:
-    """The generator of this process; not made in the initializer, whose exceptions never reach the parent."""
-    return factory(assets)
+def _load_maker(factory: GeneratorFactory, assets: Path, task: Task, out: Path) -> Maker:
+    """Makes the person of an index; a process loads the assets once."""
+    generate = factory(assets)
+    return lambda index: _attempt(generate, task, int(index), out)  # type: ignore[call-overload]
 
 
 def _attempt(generate: PersonGenerator, task: Task, index: int, out: Path) -> str | None:
