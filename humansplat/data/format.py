@@ -126,14 +126,27 @@ def read_cameras(path: Path) -> tuple[Cameras, tuple[Role, ...]]:
     Raises:
         UserError: If it is missing or incomplete.
     """
-    fields = _read_json(path)
+    return parse_cameras(_content(path), str(path))
+
+
+def parse_cameras(content: bytes, where: str) -> tuple[Cameras, tuple[Role, ...]]:
+    """Read the bytes of a ``cameras.json``.
+
+    Args:
+        content: The bytes of the file.
+        where: Its name, for messages.
+
+    Raises:
+        UserError: If it is incomplete.
+    """
+    fields = _parse_json(content, where)
     try:
         viewmats = torch.tensor(fields["viewmats"], dtype=torch.float32)
         Ks = torch.tensor(fields["Ks"], dtype=torch.float32)
         cameras = Cameras(viewmats=viewmats, Ks=Ks, width=fields["width"], height=fields["height"])
         roles = tuple(fields["roles"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not cameras of a person ({error}); make the data anew") from error
+        raise UserError(f"{where}: not cameras of a person ({error}); make the data anew") from error
     return cameras, roles
 
 
@@ -181,12 +194,21 @@ def _write_json(value: dict[str, object], path: Path) -> None:
 
 
 def _read_json(path: Path) -> dict:
+    return _parse_json(_content(path), str(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; make the data anew") from error
+
+
+def _parse_json(content: bytes, where: str) -> dict:
+    try:
+        value = json.loads(content.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}); make the data anew") from error
+        raise UserError(f"{where}: not JSON ({error}); make the data anew") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: not an object of JSON; make the data anew")
+        raise UserError(f"{where}: not an object of JSON; make the data anew")
     return value

@@ -11,7 +11,9 @@ Arrays of the file, world frame, metres, float32:
 The camera is that of the photograph or picture that the body was made from, in its pixels.
 """
 
+import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +80,30 @@ def read_body(path: Path, template: PosedBody | None = None) -> tuple[PosedBody,
     Raises:
         UserError: If there is no such file, it is not a body file, or it leaves out what no template gives.
     """
-    arrays = _load(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such body file") from error
+    except OSError as error:
+        raise UserError(f"{path}: not a body file (body.npz) that can be read") from error
+    return parse_body(content, str(path), template)
+
+
+def parse_body(content: bytes, where: str, template: PosedBody | None = None) -> tuple[PosedBody, Cameras]:
+    """Read the bytes of what :func:`write_body` wrote.
+
+    Args:
+        content: The bytes of the file.
+        where: Its name, for messages.
+        template: Any body of the same model and gender: gives what a file of a data set leaves out.
+
+    Raises:
+        UserError: If it is not a body file, or it leaves out what no template gives.
+    """
+    arrays = _load(content, where)
     missing = sorted(set(_REQUIRED) - arrays.keys())
     if missing:
-        raise UserError(f"{path}: not a body file, it lacks {', '.join(missing)}")
+        raise UserError(f"{where}: not a body file, it lacks {', '.join(missing)}")
     model, gender = str(arrays["model"]), str(arrays["gender"]) if "gender" in arrays else None
     if all(name in arrays for name in _CONSTANTS):
         canonical = _tensor(arrays["canonical"])
@@ -90,7 +112,7 @@ def read_body(path: Path, template: PosedBody | None = None) -> tuple[PosedBody,
     elif template is not None and _fits(template, model, gender, len(arrays["vertices"])):
         canonical, faces, parts = template.canonical, template.faces, template.parts
     else:
-        raise UserError(f"{path}: a body of the model {model!r} without its faces; write it with constants=True")
+        raise UserError(f"{where}: a body of the model {model!r} without its faces; write it with constants=True")
     body = PosedBody(
         vertices=_tensor(arrays["vertices"]),
         joints=_tensor(arrays["joints"]),
@@ -115,14 +137,12 @@ def _fits(template: PosedBody, model: str, gender: str | None, num_vertices: int
     return same and len(template.canonical) == num_vertices
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(content: bytes, where: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return dict(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such body file") from error
-    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a body file (body.npz) that can be read") from error
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{where}: not a body file (body.npz) that can be read") from error
 
 
 def _array(tensor: Tensor) -> np.ndarray:

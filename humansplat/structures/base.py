@@ -18,7 +18,7 @@ class TensorStruct:
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
 
     def map(self: S, fn: Callable[[Tensor], Tensor]) -> S:
-        """Apply ``fn`` to every tensor field, nested records included; keep the other fields."""
+        """Apply ``fn`` to every tensor, those of nested records and of dictionaries included; keep the other fields."""
         values: dict[str, object] = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -26,6 +26,8 @@ class TensorStruct:
                 value = fn(value)
             elif isinstance(value, TensorStruct):
                 value = value.map(fn)
+            elif isinstance(value, dict):
+                value = {key: fn(item) if isinstance(item, Tensor) else item for key, item in value.items()}
             values[field.name] = value
         return type(self)(**values)
 
