@@ -1,7 +1,6 @@
 """Skin, hair and eyes: photographed textures of MakeHuman, moved to other tones."""
 
 import colorsys
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -83,6 +82,6 @@ def tint_hair(
     return np.concatenate([(moved * 255).astype(np.uint8), texture[..., 3:]], -1)
 
 
-def is_female_skin(path: Path) -> bool:
-    """Whether the name of a skin's folder says that it was made for women."""
-    return "female" in path.parent.name
+def is_female_skin(name: str) -> bool:
+    """Whether the name of a skin says that it was made for women."""
+    return "female" in name

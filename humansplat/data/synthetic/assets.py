@@ -1,18 +1,21 @@
-"""The folder of MakeHuman assets, read once a process and cut into pieces that can be mixed."""
+"""The folder of MakeHuman assets, read once a process and cut into pieces that can be mixed.
 
+An asset that cannot be used (a file is missing or damaged, or made for another base mesh) is named once and left out.
+"""
+
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from humansplat.body.anny import AnnyBody
+from humansplat.data.synthetic.archive import unpacked
 from humansplat.data.synthetic.cloth import Cloth
 from humansplat.data.synthetic.figure import Template, load_template
 from humansplat.data.synthetic.makehuman import (
@@ -20,6 +23,7 @@ from humansplat.data.synthetic.makehuman import (
     Material,
     Motion,
     ObjMesh,
+    find_beside,
     read_bvh,
     read_expression,
     read_face_unit_names,
@@ -27,11 +31,20 @@ from humansplat.data.synthetic.makehuman import (
     read_mhmat,
     read_obj,
 )
+from humansplat.data.synthetic.roles import Role, vertex_roles
 from humansplat.data.synthetic.splits import Split, asset_split
 from humansplat.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 OFFICIAL_ZIP = "makehuman_system_assets_cc0.zip"
-Role = Literal["upper", "lower", "full", "shoes", "hair", "eyes", "brows", "lashes"]
+NOT_SKINS = ("special_suit", "toon")
+"""Words in the names of skins that are no photographs of skin."""
+LEAST_KNOWN_JOINTS = 5
+"""A motion that names fewer joints of MakeHuman's skeleton is one of another skeleton."""
+STRANDS = frozenset({"hair", "eyebrows", "eyelashes"})
+"""Kinds made of see-through cards, which show nothing but their texture."""
+UNTEXTURED = Material(diffuse_texture=None, missing_texture="", ao_texture=None, transparent=False)
 T = TypeVar("T")
 
 
@@ -49,6 +62,8 @@ class Piece:
     """Asset vertex of each vertex of ``cloth``, ``[n]``."""
     cloth: Cloth
     """The piece on the mean adult."""
+    source: Path
+    """The file that binds the asset; an asset may have several."""
     texture: Path | None
     """Diffuse texture."""
     ao: Path | None
@@ -59,11 +74,20 @@ class Piece:
         return self.cloth.moved(self.binding.fit(rest)[self.vertex_ids])
 
 
+class Skin(NamedTuple):
+    """A photograph of skin."""
+
+    name: str
+    """Name of the asset; it tells age, origin and sex."""
+    texture: Path
+    """Diffuse texture."""
+
+
 class AssetLibrary:
     """Everything that people are made of; files are read when first needed and then kept.
 
     Args:
-        root: Folder with ``clothes``, ``hair``, ``skins``, ... as in MakeHuman's official asset zip.
+        root: Folder with ``clothes``, ``hair``, ``skins``, ... as in MakeHuman's official asset zip; or the zip.
         body: The body model; loaded when not given.
         texture_size: Longest side to which textures are reduced, pixels; pictures of 256 pixels need no more
             than 512.
@@ -73,8 +97,9 @@ class AssetLibrary:
     """
 
     def __init__(self, root: str | Path, *, body: AnnyBody | None = None, texture_size: int = 512) -> None:
-        self.root = Path(root)
+        self.root = unpacked(Path(root)) if Path(root).is_file() else Path(root)
         self.texture_size = texture_size
+        self._troubles: dict[Path, str] = {}
         if not self.root.is_dir():
             raise UserError(f"there is no asset folder {self.root}; unpack {OFFICIAL_ZIP} of MakeHuman there")
         self._clothes = self._files("clothes", "*/*.mhclo")
@@ -85,10 +110,35 @@ class AssetLibrary:
         self._cache: dict[tuple, object] = {}
 
     def _files(self, kind: str, pattern: str) -> list[Path]:
-        found = sorted((self.root / kind).glob(pattern))
+        found = self._found(kind, pattern)
         if not found:
             raise UserError(f"{self.root} has no {kind}/{pattern}; unpack {OFFICIAL_ZIP} of MakeHuman there")
         return found
+
+    def _found(self, kind: str, pattern: str) -> list[Path]:
+        """Files of a kind, whatever the case of their suffix; hidden twins that a Mac leaves do not count."""
+        places, _, suffix = pattern.rpartition("*")
+        files = (self.root / kind).glob(f"{places}*")
+        return sorted(path for path in files if path.suffix.lower() == suffix and not path.name.startswith("."))
+
+    def _usable(self, path: Path, read: Callable[[Path], T]) -> T | None:
+        """What a file gives, or ``None`` after telling (once) why the asset is left out."""
+        if path in self._troubles:
+            return None
+        try:
+            return self.cached(("file", path), lambda: read(path))
+        except UserError as error:
+            self._troubles[path] = str(error)
+            logger.warning("left out the asset %s: %s", path.relative_to(self.root).as_posix(), error)
+            return None
+
+    def _all_usable(self, files: list[Path], read: Callable[[Path], T]) -> dict[Path, T]:
+        """What each file gives; if none can be used, what is wrong with the first of them is the user's to mend."""
+        read_files = {path: self._usable(path, read) for path in files}
+        usable = {path: value for path, value in read_files.items() if value is not None}
+        if files and not usable:
+            raise UserError(self._troubles[files[0]])
+        return usable
 
     def cached(self, key: tuple, make: Callable[[], T]) -> T:
         """The value of ``make()``, made once for each key."""
@@ -113,49 +163,85 @@ class AssetLibrary:
         """All pieces that are worn in a place, of the assets of a split."""
         kind = "hair" if role == "hair" else "clothes"
         files = self._of_split(kind, self._hair if role == "hair" else self._clothes, split)
-        return [piece for path in files for piece in self._pieces_of(path) if piece.role == role]
+        return [piece for made in self._all_usable(files, self._read).values() for piece in made if piece.role == role]
 
     def face_pieces(self, role: Role) -> list[Piece]:
         """Eyes, brows or lashes: the same for every split."""
         folders = {"eyes": "eyes", "brows": "eyebrows", "lashes": "eyelashes"}
-        files = sorted((self.root / folders[role]).glob("*/*.mhclo"))
-        return [piece for path in files for piece in self._pieces_of(path)]
+        files = self._found(folders[role], "*/*.mhclo")
+        return [piece for path in files for piece in self._usable(path, self._read) or ()]
 
     @cached_property
     def eye_textures(self) -> list[Path]:
         """Iris textures."""
-        return sorted((self.root / "eyes").glob("materials/*_eye.png"))
+        files = sorted((self.root / "eyes").glob("materials/*_eye.png"))
+        return [path for path in files if self._usable(path, self._checked_texture)]
 
-    def skins(self, split: Split) -> list[Path]:
-        """Skin textures of a split; the name of the folder tells age, origin and sex."""
-        materials = [read_mhmat(path) for path in self._of_split("skins", self._skins, split)]
-        return [material.diffuse_texture for material in materials if material.diffuse_texture is not None]
+    def skins(self, split: Split) -> list[Skin]:
+        """Skins of a split, each texture once."""
+        files = [path for path in self._of_split("skins", self._skins, split) if not _is_costume(path)]
+        skins = self._all_usable(files, self._read_skin).values()
+        return list({skin.texture: skin for skin in reversed(list(skins))}.values())[::-1]
 
     def motions(self, split: Split) -> dict[str, Motion]:
         """Poses of a split by name."""
-        files = self._of_split("poses", self._poses, split)
-        return {path.stem: self.cached(("bvh", path), lambda path=path: read_bvh(path)) for path in files}
+        read = self._all_usable(self._of_split("poses", self._poses, split), self._read_motion)
+        return {path.stem: motion for path, motion in read.items()}
 
     @cached_property
+    def _expressions(self) -> dict[str, dict[str, float]]:
+        files = self._found("expressions", "*.mhpose")
+        read = {path.stem: self._usable(path, read_expression) for path in files}
+        return {name: units for name, units in read.items() if units is not None}
+
+    @property
     def expressions(self) -> list[dict[str, float]]:
         """Shares of face units of each expression."""
-        return [read_expression(path) for path in sorted((self.root / "expressions").glob("*.mhpose"))]
+        return list(self._expressions.values())
 
-    @cached_property
+    @property
     def expression_names(self) -> list[str]:
         """Their names, in the same order."""
-        return [path.stem for path in sorted((self.root / "expressions").glob("*.mhpose"))]
+        return list(self._expressions)
 
     @cached_property
     def face_units(self) -> tuple[tuple[str, ...], Motion] | None:
         """Names of the face units and the motion with one frame for each, if the folder has them."""
-        names, motion = self.root / "face-poseunits.json", self.root / "face-poseunits.bvh"
-        if not (names.is_file() and motion.is_file()):
-            return None
-        return read_face_unit_names(names), read_bvh(motion)
+        for folder in (self.root, self.root / "poseunits"):
+            names, motion = folder / "face-poseunits.json", folder / "face-poseunits.bvh"
+            if names.is_file() and motion.is_file():
+                return read_face_unit_names(names), read_bvh(motion)
+        return None
 
-    def _pieces_of(self, path: Path) -> list[Piece]:
-        return self.cached(("pieces", path), lambda: _read_pieces(path, self.root, self.template))
+    def _checked_texture(self, path: Path) -> Path:
+        """The path of a texture that can be read; in the middle of a person it would be too late to pass over it."""
+        self.texture(path)
+        return path
+
+    def _read_skin(self, path: Path) -> Skin:
+        material = read_mhmat(path)
+        if material.diffuse_texture is None:
+            raise UserError(f"{path} has no texture {material.missing_texture}; unpack {OFFICIAL_ZIP} again")
+        return Skin(path.parent.name, self._checked_texture(material.diffuse_texture))
+
+    def _read_motion(self, path: Path) -> Motion:
+        motion = read_bvh(path)
+        if len(set(motion.joint_names) & set(self.template.joint_names)) < min(
+            LEAST_KNOWN_JOINTS, len(motion.joint_names)
+        ):
+            raise UserError(f"{path} moves another skeleton than MakeHuman's default one; use poses of {OFFICIAL_ZIP}")
+        return motion
+
+    def _read(self, path: Path) -> list[Piece]:
+        pieces = _read_pieces(path, self.root, self.template)
+        for texture in {piece.texture for piece in pieces} | {piece.ao for piece in pieces}:
+            if texture is not None:
+                self._checked_texture(texture)
+        return pieces
+
+
+def _is_costume(path: Path) -> bool:
+    return any(word in path.stem.lower() for word in NOT_SKINS)
 
 
 def _read_texture(path: Path, size: int) -> UInt8[np.ndarray, "h w 4"]:
@@ -166,67 +252,35 @@ def _read_texture(path: Path, size: int) -> UInt8[np.ndarray, "h w 4"]:
                 scale = size / max(image.size)
                 image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BOX)
             return np.asarray(image)
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read the texture {path} ({error}); unpack the MakeHuman assets again") from error
 
 
 def _read_pieces(path: Path, root: Path, template: Template) -> list[Piece]:
     binding = read_mhclo(path, num_base=len(template.weights))
-    mesh = read_obj(path.parent / binding.obj_file)
+    mesh = read_obj(find_beside(path, binding.obj_file) or path.parent / binding.obj_file)
     if len(mesh.vertices) != len(binding.indices):
         raise UserError(
             f"{path} binds {len(binding.indices)} vertices but {binding.obj_file} has {len(mesh.vertices)}; "
             f"unpack {OFFICIAL_ZIP} again"
         )
-    material_path = path.parent / binding.material
-    material = (
-        read_mhmat(material_path)
-        if binding.material and material_path.is_file()
-        else Material(diffuse_texture=None, ao_texture=None, transparent=False)
-    )
+    material_path = find_beside(path, binding.material) if binding.material else None
+    material = read_mhmat(material_path) if material_path is not None else UNTEXTURED
     kind = path.relative_to(root).parts[0]
+    if material.missing_texture or (kind in STRANDS and material.diffuse_texture is None):
+        raise UserError(f"{path} lacks its texture {material.missing_texture}; unpack {OFFICIAL_ZIP} again")
     canonical = binding.fit(template.canonical)
-    roles = _vertex_roles(kind, mesh, canonical, template)
+    roles = vertex_roles(kind, mesh, canonical, template)
     pieces = []
     for role in sorted(set(roles)):
         keep = roles[mesh.faces[:, 0]] == role
         if keep.any():
-            pieces.append(_piece(path.parent.name, role, binding, mesh, keep, canonical, material, template))
+            pieces.append(_piece(path, role, binding, mesh, keep, canonical, material, template))
     return pieces
 
 
-def _vertex_roles(kind: str, mesh: ObjMesh, canonical: np.ndarray, template: Template) -> np.ndarray:
-    """Where each connected part of an asset is worn, by its height on the mean adult, ``[n]`` of names."""
-    fixed = {"hair": "hair", "eyes": "eyes", "eyebrows": "brows", "eyelashes": "lashes"}
-    if kind in fixed:
-        return np.full(len(mesh.vertices), fixed[kind])
-    edges = np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]]])
-    shape = (len(mesh.vertices), len(mesh.vertices))
-    graph = coo_matrix((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=shape)
-    labels = connected_components(graph, directed=False)[1]
-    knee = template.joints[template.joint("lowerleg01.L"), 1]
-    hip = template.joints[template.joint("upperleg01.L"), 1]
-    chest = template.joints[template.joint("spine02"), 1]
-    roles = np.empty(len(mesh.vertices), dtype="<U6")
-    sizes = np.bincount(labels)
-    for label in np.argsort(-sizes):
-        members = labels == label
-        low, high = canonical[members, 1].min(), canonical[members, 1].max()
-        if sizes[label] < 0.02 * len(labels) and (roles != "").any():  # a button belongs to what it is sewn to
-            done = np.flatnonzero(roles != "")
-            nearest = np.linalg.norm(canonical[done] - canonical[members].mean(0), axis=1).argmin()
-            roles[members] = roles[done[nearest]]
-        elif high < knee:
-            roles[members] = "shoes"
-        elif low < hip - 0.15 and high > chest:
-            roles[members] = "full"
-        else:
-            roles[members] = "lower" if 0.5 * (low + high) < hip + 0.05 else "upper"
-    return roles
-
-
 def _piece(
-    asset: str,
+    path: Path,
     role: Role,
     binding: Binding,
     mesh: ObjMesh,
@@ -250,7 +304,8 @@ def _piece(
         weld=ids,
     )
     return Piece(
-        asset=asset,
+        asset=path.parent.name,
+        source=path,
         role=role,
         binding=binding,
         vertex_ids=ids,

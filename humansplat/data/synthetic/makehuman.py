@@ -81,6 +81,8 @@ class Material:
 
     diffuse_texture: Path | None
     """Existing texture file, or ``None``."""
+    missing_texture: str
+    """The diffuse texture that the file names and nobody finds; empty when there is none such."""
     ao_texture: Path | None
     """Existing ambient occlusion file, or ``None``."""
     transparent: bool
@@ -116,8 +118,9 @@ def read_obj(path: Path) -> ObjMesh:
     uvs: list[list[float]] = []
     faces: list[tuple[int, int, int]] = []
     uv_faces: list[tuple[int, int, int]] = []
+    lines = _lines(path)
     try:
-        for line in _lines(path):
+        for line in lines:
             words = line.split()
             if not words:
                 continue
@@ -127,8 +130,8 @@ def read_obj(path: Path) -> ObjMesh:
                 uvs.append([float(word) for word in words[1:3]])
             elif words[0] == "f":
                 corners = [word.split("/") for word in words[1:]]
-                places = [int(corner[0]) - 1 for corner in corners]
-                textured = [int(corner[1]) - 1 if len(corner) > 1 and corner[1] else 0 for corner in corners]
+                places = [_index(corner[0], len(vertices)) for corner in corners]
+                textured = [_index(corner[1], len(uvs)) if len(corner) > 1 and corner[1] else 0 for corner in corners]
                 for k in range(1, len(corners) - 1):
                     faces.append((places[0], places[k], places[k + 1]))
                     uv_faces.append((textured[0], textured[k], textured[k + 1]))
@@ -142,7 +145,15 @@ def read_obj(path: Path) -> ObjMesh:
         raise UserError(f"{path} is not a Wavefront mesh ({error}); unpack the MakeHuman assets again") from error
     if not len(mesh.faces) or mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise UserError(f"{path} has no usable faces; unpack the MakeHuman assets again")
+    if len(mesh.uvs) and (mesh.uv_faces.min() < 0 or mesh.uv_faces.max() >= len(mesh.uvs)):
+        raise UserError(f"{path} has faces with texture coordinates that it lacks; unpack the MakeHuman assets again")
     return mesh
+
+
+def _index(word: str, count: int) -> int:
+    """Index from 0 of what a face names: counted from 1, or backwards from the latest by negative numbers."""
+    number = int(word)
+    return number - 1 if number > 0 else count + number
 
 
 def _deleted_vertices(words: list[str], num_base: int) -> Bool[np.ndarray, " b"]:
@@ -170,12 +181,14 @@ def read_mhclo(path: Path, *, num_base: int = NUM_BASE_VERTICES) -> Binding:
         UserError: If the file cannot be read, is damaged, or binds to vertices that the base mesh lacks.
     """
     keys = {"name": path.stem, "obj_file": f"{path.stem}.obj", "material": ""}
+    base = "hm08"
     scales: dict[str, tuple[int, int, float]] = {}
     bound: list[list[float]] = []
     deleted: list[str] = []
     section = ""
+    lines = _lines(path)
     try:
-        for line in _lines(path):
+        for line in lines:
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
@@ -186,6 +199,8 @@ def read_mhclo(path: Path, *, num_base: int = NUM_BASE_VERTICES) -> Binding:
                     bound.append([float(word) for word in words])
                 elif section == "delete_verts":
                     deleted += words
+            elif words[0] == "basemesh":
+                base = " ".join(words[1:])
             elif words[0] in keys:
                 keys[words[0]] = " ".join(words[1:])
             elif words[0] in ("x_scale", "y_scale", "z_scale"):
@@ -196,7 +211,7 @@ def read_mhclo(path: Path, *, num_base: int = NUM_BASE_VERTICES) -> Binding:
     except (ValueError, IndexError, StopIteration) as error:
         raise UserError(f"{path} is not a MakeHuman proxy file ({error}); unpack the assets again") from error
     indices = table[:, :3].astype(np.int64)
-    if not len(table) or indices.min() < 0 or indices.max() >= num_base:
+    if base != "hm08" or not len(table) or indices.min() < 0 or indices.max() >= num_base:
         raise UserError(f"{path} does not bind to the hm08 base mesh of {num_base} vertices; use an hm08 asset")
     axes = [scales.get(axis, (0, 0, 0.0)) for axis in "xyz"]
     if any(length <= 0 for _, _, length in axes):
@@ -229,14 +244,30 @@ def read_mhmat(path: Path) -> Material:
             values[words[0]] = words[1].strip()
 
     def texture(key: str) -> Path | None:
-        found = path.parent / values[key] if key in values else None
-        return found if found is not None and found.is_file() else None
+        return find_beside(path, values[key]) if key in values else None
 
+    diffuse = texture("diffuseTexture")
     return Material(
-        diffuse_texture=texture("diffuseTexture"),
+        diffuse_texture=diffuse,
+        missing_texture=values.get("diffuseTexture", "") if diffuse is None else "",
         ao_texture=texture("aomapTexture"),
-        transparent=values.get("transparent", "False") == "True",
+        transparent=values.get("transparent", "False").lower() == "true",
     )
+
+
+def find_beside(path: Path, name: str) -> Path | None:
+    """The file that an asset names, relative to its own folder; writers on Windows do not mind the case.
+
+    Returns:
+        An existing file, or ``None``.
+    """
+    found = path.parent / name.replace("\\", "/")
+    if found.is_file():
+        return found
+    if not found.parent.is_dir():
+        return None
+    same = (other for other in found.parent.iterdir() if other.name.casefold() == found.name.casefold())
+    return next((other for other in sorted(same) if other.is_file()), None)
 
 
 def read_bvh(path: Path) -> Motion:
@@ -306,8 +337,9 @@ def read_expression(path: Path) -> dict[str, float]:
     Raises:
         UserError: If the file cannot be read or names no units.
     """
+    lines = _lines(path)
     try:
-        units = json.loads("\n".join(_lines(path)), strict=False)["unit_poses"]
+        units = json.loads("\n".join(lines), strict=False)["unit_poses"]
         return {str(name): float(value) for name, value in units.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a MakeHuman expression ({error}); unpack the assets again") from error

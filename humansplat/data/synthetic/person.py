@@ -2,14 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
 from humansplat.data.synthetic import appearance
-from humansplat.data.synthetic.assets import AssetLibrary, Piece, Role
+from humansplat.data.synthetic.assets import AssetLibrary, Piece, Skin
 from humansplat.data.synthetic.cloth import Cloth, smooth_noise
 from humansplat.data.synthetic.expressions import draw_expression
 from humansplat.data.synthetic.figure import Figure, joint_transforms, rest_shape
@@ -23,9 +22,10 @@ from humansplat.data.synthetic.headwear import (
 )
 from humansplat.data.synthetic.layers import Layer, dressed_mesh, skin_mesh
 from humansplat.data.synthetic.poses import bends_legs, draw_pose
+from humansplat.data.synthetic.roles import Role
 from humansplat.data.synthetic.shells import Surface
 from humansplat.data.synthetic.splits import Split
-from humansplat.data.synthetic.wardrobe import Dresser, dress
+from humansplat.data.synthetic.wardrobe import Dresser, asset_layer, dress
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures.body import PosedBody
 
@@ -61,8 +61,8 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
     rng = np.random.default_rng(seed)
     phenotypes = draw_phenotypes(assets, rng)
     feminine = phenotypes["gender"] > 0.5
-    skin_path = _draw_skin(assets, rng, split, feminine)
-    skin, tone = appearance.skin_texture(assets.texture(skin_path), skin_path.parent.name, rng)
+    photograph = _draw_skin(assets, rng, split, feminine)
+    skin, tone = appearance.skin_texture(assets.texture(photograph.texture), photograph.name, rng)
     figure, posed, names = _pose(assets, phenotypes, rng, split)
 
     dresser = Dresser(library=assets, split=split, rest=figure.rest, feminine=feminine, rng=rng)
@@ -82,12 +82,12 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
             meshes.append(mesh)
     meta: dict[str, object] = {
         "phenotypes": {name: round(float(value), 4) for name, value in phenotypes.items()},
-        "skin": skin_path.parent.name,
+        "skin": photograph.name,
         "skin_tone": round(tone, 3),
         **names,
         "layers": [layer.name for layer in layers],
         "assets": sorted(
-            {f"skins/{skin_path.parent.name}"}
+            {f"skins/{photograph.name}"}
             | {layer.asset for layer in layers if layer.asset}
             | {f"poses/{name}" for name in re.split("[~+]", names["pose"]) if name in assets.motions(split)}
         ),
@@ -114,9 +114,9 @@ def draw_phenotypes(assets: AssetLibrary, rng: np.random.Generator) -> dict[str,
     return {name: both.get(name, 0.5) for name in assets.template.body.phenotype_names}
 
 
-def _draw_skin(assets: AssetLibrary, rng: np.random.Generator, split: Split, feminine: bool) -> Path:
+def _draw_skin(assets: AssetLibrary, rng: np.random.Generator, split: Split, feminine: bool) -> Skin:
     skins = assets.skins(split)
-    matching = [path for path in skins if appearance.is_female_skin(path) == feminine]
+    matching = [skin for skin in skins if appearance.is_female_skin(skin.name) == feminine]
     pool = matching if matching and rng.random() < 0.9 else skins
     return pool[int(rng.integers(len(pool)))]
 
@@ -176,12 +176,21 @@ def _head(dresser: Dresser, surface: Surface, color: np.ndarray, *, feminine: bo
         layers += _draw_hair(dresser, surface, color, feminine=feminine)
     if dresser.split == "train":
         if rng.random() < 0.14:
-            layers += draw_hat(library, surface, rng, HAT)
+            layers += _draw_hat(dresser, surface)
         if rng.random() < 0.06:
             layers.append(draw_scarf(library, surface, rng, HAT + 1))
         if rng.random() < 0.06:
             layers.append(draw_sunglasses(surface, rng, HAT))
     return layers
+
+
+def _draw_hat(dresser: Dresser, surface: Surface) -> list[Layer]:
+    """A procedural hat, or one of the assets, where there are some."""
+    hats = dresser.library.pieces("hat", dresser.split)
+    piece = dresser.choose(hats) if hats and dresser.rng.random() < 0.5 else None
+    if piece is not None:
+        return [asset_layer(dresser, piece, HAT)]
+    return draw_hat(dresser.library, surface, dresser.rng, HAT)
 
 
 def _draw_hair(dresser: Dresser, surface: Surface, color: np.ndarray, *, feminine: bool) -> list[Layer]:

@@ -44,7 +44,7 @@ def piece_canvas(library: AssetLibrary, piece: Piece) -> patterns.Canvas:
     """The pixels of a piece's texture, kept in the library's cache."""
     cloth = piece.cloth
     return library.cached(
-        ("canvas", piece.asset, piece.role),
+        ("canvas", piece.source, piece.role),
         lambda: patterns.canvas(library.template, cloth.uvs, cloth.faces, cloth.canonical, library.texture_size),
     )
 
@@ -72,7 +72,7 @@ def garment_texture(
         colors, name = patterns.draw_pattern(surface, rng)
         if photo is not None:
             folds = library.cached(
-                ("shading", piece.asset, piece.role), lambda photo=photo: patterns.shading(photo, surface)
+                ("shading", piece.source, piece.role), lambda photo=photo: patterns.shading(photo, surface)
             )
             strength = rng.uniform(0.1, 0.3) if piece.asset in PLAIN_ONLY else rng.uniform(0.4, 1.2)
             colors = colors * folds[:, None] ** np.float32(strength)

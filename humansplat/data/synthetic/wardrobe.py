@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from humansplat.data.synthetic.assets import AssetLibrary, Piece, Role
+from humansplat.data.synthetic.assets import AssetLibrary, Piece
 from humansplat.data.synthetic.cloth import Cloth, inflate, smooth_noise
 from humansplat.data.synthetic.figure import Template
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.regions import Regions
+from humansplat.data.synthetic.roles import Role
 from humansplat.data.synthetic.shells import (
     Surface,
     draw_coat,

@@ -59,7 +59,7 @@ def test_a_fitted_piece_lies_outside_the_skin_it_was_made_on(tiny_library: Asset
 
 
 def test_textures_are_reduced_once(tiny_library: AssetLibrary) -> None:
-    path = tiny_library.skins("train")[0]
+    path = tiny_library.skins("train")[0].texture
     assert tiny_library.texture(path) is tiny_library.texture(path)
     assert tiny_library.texture(path, 8).shape == (8, 8, 4)
 
