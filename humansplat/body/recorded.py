@@ -149,6 +149,10 @@ def moved(body: PosedBody, rotation: Float[Tensor, "3 3"], shift: Float[Tensor, 
             "global_orient": matrix_to_axis_angle(turn),
             "transl": joints[0] - at_rest,
         }
+    elif parameters is not None and {"rotations", "translation"} <= parameters.keys():
+        turn = matrix_to_axis_angle(rotation @ axis_angle_to_matrix(parameters["rotations"][0]))
+        rotations = torch.cat([turn[None], parameters["rotations"][1:]])
+        parameters = {**parameters, "rotations": rotations, "translation": joints[0]}
     elif parameters is not None:
         parameters = None
     return replace(body, vertices=body.vertices @ rotation.T + shift, joints=joints, parameters=parameters)

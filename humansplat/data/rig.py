@@ -11,7 +11,8 @@ from scipy.spatial import ConvexHull
 from humansplat.geometry.projection import look_at, orbit, to_camera
 from humansplat.structures import Cameras
 
-Role = Literal["input", "orthogonal", "novel", "closeup"]
+Role = Literal["input", "orthogonal", "novel", "closeup", "whole", "half", "face"]
+"""What a view is for; the last three are the rings of prepared scans (``humansplat.data.scans.rings``)."""
 
 CANONICAL_FOV = math.radians(30.0)
 CANONICAL_FILL = 0.85
@@ -37,7 +38,7 @@ def draw_rig(
     Returns:
         ``4 + num_novel`` cameras and what each is for.
     """
-    hull = _hull(points)
+    hull = hull_corners(points)
     azimuth = rng.normal(0.0, 25.0) if rng.random() < 0.8 else rng.uniform(-180.0, 180.0)
     elevation = float(np.clip(rng.normal(0.0, 5.0), -12.0, 12.0))
     fov = CANONICAL_FOV + math.radians(float(np.clip(rng.normal(0.0, 2.0), -4.0, 4.0)))
@@ -61,7 +62,7 @@ def draw_rig(
             roles.append("novel")
         else:
             upper = points[points[:, 1] > points[:, 1].max() - rng.uniform(0.35, 0.9)]
-            camera = framed(_hull(upper), around, tilt, lens, rng.uniform(0.7, 0.95), size)
+            camera = framed(hull_corners(upper), around, tilt, lens, rng.uniform(0.7, 0.95), size)
             roles.append("closeup")
         views.append(Cameras(viewmats=camera.viewmats[None], Ks=camera.Ks[None], width=size, height=size))
     cameras = Cameras(
@@ -73,7 +74,7 @@ def draw_rig(
     return cameras, tuple(roles)
 
 
-def _hull(points: Float[np.ndarray, "n 3"]) -> Float[torch.Tensor, "m 3"]:
+def hull_corners(points: Float[np.ndarray, "n 3"]) -> Float[torch.Tensor, "m 3"]:
     """The corners of the convex hull: they alone reach the edges of the box in a picture."""
     corners = np.sort(ConvexHull(points).vertices)
     return torch.from_numpy(points[corners].astype(np.float64))
