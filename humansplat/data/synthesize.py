@@ -3,46 +3,28 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from humansplat.data.format import FORMAT_VERSION, SPLITS, PersonRecord, Split, write_person
+from humansplat.data.people_source import GeneratorFactory, PersonGenerator, people_source
 from humansplat.data.production import Maker, Production, check_workers, claim, produce, remove_leftovers
 from humansplat.data.rig import NUM_RIG_VIEWS, Role, draw_rig
 from humansplat.data.scan_file import scan_glb
 from humansplat.errors import UserError
 from humansplat.render.lighting import Lighting, random_lighting
 from humansplat.render.meshes import MeshImages, render_meshes
-from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import Cameras, PosedBody
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILED_SHARE = 0.02
-TRAINING_PEOPLE = 2
-"""Counts the changes of what training people are drawn from; 2 since poses are wide. Older folders do not say it."""
-
-
-class Person(Protocol):
-    """What a generator gives; ``humansplat.data.synthetic`` has it."""
-
-    @property
-    def meshes(self) -> Sequence[ShadedMesh]: ...
-    @property
-    def body(self) -> PosedBody: ...
-    @property
-    def meta(self) -> dict[str, object]: ...
-
-
-PersonGenerator = Callable[[int, Split], Person]
-"""Draws a person from a seed, of the assets of a split."""
-GeneratorFactory = Callable[[Path], PersonGenerator]
-"""Loads the assets of a folder, once a process; must be importable by name, as ``multiprocessing`` asks."""
+TRAINING_PEOPLE = 3
+"""Counts the changes of what training people are drawn from: 2 since poses are wide, 3 since cloth falls and children
+are among them. Older folders do not say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +75,7 @@ def synthesize(
     same bytes whatever the number of workers, and wherever an earlier run stopped.
 
     Args:
-        assets: Folder of MakeHuman assets.
+        assets: Folder or zip file of MakeHuman assets, or a folder of rigged characters.
         out: Folder of the data set.
         num: People in the data set, those that are there already included.
         seed: Seed of the data set.
@@ -106,7 +88,7 @@ def synthesize(
         size: Side of the square pictures, pixels.
         samples: Rays along each side of a pixel.
         progress: Show a progress bar.
-        factory: What draws the people; by default ``humansplat.data.synthetic``.
+        factory: What draws the people; by default what ``people_source`` finds for the assets.
 
     Raises:
         UserError: If an argument is out of range, the assets are missing, or ``out`` holds a data set made with
@@ -124,14 +106,15 @@ def synthesize(
         samples=samples,
         scans=scans,
     )
+    if factory is None:
+        source = people_source(assets)
+        assets, factory = source.folder, source.factory
     _check(task, assets, num, workers)
     claim(out, _settings(task, assets))
     remove_leftovers(out)
     began = time.monotonic()
     people = {person_name(split, index): index for index in range(num)}
-    production = Production(
-        load=_load_maker, arguments=(factory or library_generator, assets, task, out), workers=workers
-    )
+    production = Production(load=_load_maker, arguments=(factory, assets, task, out), workers=workers)
     failed: dict[str, str] = {}
     num_tried = 0
     description = f"people ({split})"
@@ -203,14 +186,6 @@ def write_pictures(
         meta=meta,
     )
     write_person(folder, record, scan)
-
-
-def library_generator(assets: Path) -> PersonGenerator:
-    """The people of ``humansplat.data.synthetic``."""
-    from humansplat.data.synthetic import AssetLibrary, generate_person
-
-    library = AssetLibrary(assets)
-    return lambda seed, split: generate_person(library, seed, split)
 
 
 def _check(task: Task, assets: Path, num: int, workers: int | None) -> None:

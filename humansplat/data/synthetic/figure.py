@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from scipy.spatial.transform import Rotation
 
 from humansplat.body.anny import AnnyBody
 from humansplat.body.parts import NUM_PARTS, makehuman_joint_part
@@ -59,6 +60,8 @@ class Figure:
     """Base mesh at rest, metres."""
     transforms: Float[np.ndarray, "j 3 4"]
     """Rest -> world, for each joint."""
+    stages: Float[np.ndarray, "s j 3 4"] | None = None
+    """Transforms on the way from rest into the pose, the last ones those of the pose: what falls, falls meanwhile."""
 
     def pose(self, points: Float[np.ndarray, "n 3"], weights: Float[np.ndarray, "n j"]) -> Float[np.ndarray, "n 3"]:
         """Carry points from the rest pose into the world by linear blend skinning."""
@@ -108,6 +111,38 @@ def rest_shape(
     """Base mesh and joints of a shape in the rest pose, root at the model's own origin."""
     with torch.no_grad():
         return body.base_mesh(phenotypes).numpy(), body.rest_joints(phenotypes).numpy()
+
+
+def stage_transforms(
+    joints: Float[np.ndarray, "j 3"],
+    parents: tuple[int, ...],
+    rotations: Float[np.ndarray, "j 3 3"],
+    largest: float = 0.16,
+) -> Float[np.ndarray, "s j 3 4"]:
+    """Forward kinematics of a way from rest into a pose, every joint turning evenly.
+
+    Args:
+        joints: Rest positions.
+        parents: Parent indices.
+        rotations: Rotation of each joint against its parent.
+        largest: Radians that the fastest joint may turn in a stage; there are at most 14 stages.
+    """
+    vectors = Rotation.from_matrix(rotations).as_rotvec()
+    count = int(np.clip(np.ceil(np.linalg.norm(vectors, axis=1).max() / largest), 2, 14))
+    shares = np.linspace(1 / count, 1, count)
+    moving = np.flatnonzero(np.linalg.norm(vectors, axis=1) > 1e-3)
+    turned = np.broadcast_to(np.eye(3, dtype=np.float32), (count, *rotations.shape)).copy()
+    part = Rotation.from_rotvec((shares[:, None, None] * vectors[moving]).reshape(-1, 3)).as_matrix()
+    turned[:, moving] = part.reshape(count, len(moving), 3, 3)
+    turned[-1] = rotations
+    places = np.broadcast_to(joints, (count, *joints.shape)).copy()
+    frames = turned.copy()
+    for joint, parent in enumerate(parents):
+        if parent >= 0:
+            frames[:, joint] = frames[:, parent] @ turned[:, joint]
+            places[:, joint] = places[:, parent] + frames[:, parent] @ (joints[joint] - joints[parent])
+    shift = places - np.einsum("sjab,jb->sja", frames, joints)
+    return np.concatenate([frames, shift[..., None]], -1)
 
 
 def joint_transforms(

@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 
 from humansplat.data.synthetic.cloth import Cloth, normals
 from humansplat.data.synthetic.coverage import POKE, away_from_rim, cover
+from humansplat.data.synthetic.drape import Fabric, Obstacle, Still, drape, obstacle
 from humansplat.data.synthetic.figure import Figure, Template
 from humansplat.render.shaded_mesh import AlphaMode, ShadedMesh
 
@@ -39,27 +40,95 @@ class Layer:
     """As in ``ShadedMesh``."""
     roughness: float = 0.8
     """As in ``ShadedMesh``."""
+    falls: Fabric | None = None
+    """How a piece hangs together that falls; ``None`` for one that follows the body. Where a piece falls it may slip,
+    so there it hides nothing."""
 
 
 def _outer(layers: Sequence[Layer], rank: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(layer.cloth.vertices, layer.cloth.faces) for layer in layers if layer.hides and layer.rank > rank]
+    outer = []
+    for layer in layers:
+        if layer.hides and layer.rank > rank:
+            faces = layer.cloth.faces
+            if layer.falls is not None:
+                held = layer.falls.hold[np.unique(layer.cloth.weld, return_inverse=True)[1]] > 0.7
+                faces = faces[held[faces].all(1)]
+            if len(faces):
+                outer.append((layer.cloth.vertices, faces))
+    return outer
 
 
-def dressed_mesh(layer: Layer, layers: Sequence[Layer], template: Template, figure: Figure) -> ShadedMesh | None:
-    """Pose a layer, without what further layers hide; ``None`` when nothing is left."""
+def dressed_meshes(layers: Sequence[Layer], template: Template, figure: Figure, skin: Cloth) -> list[ShadedMesh]:
+    """Pose all layers, without what further layers hide.
+
+    Args:
+        layers: What a person wears, in the order of the result.
+        template: What all bodies share.
+        figure: The body.
+        skin: It at rest, as a piece.
+    """
+    meshes: dict[int, ShadedMesh] = {}
+    still: list[Still] = []
+    for index in sorted(range(len(layers)), key=lambda index: layers[index].rank):
+        layer = layers[index]
+        carried_by: list[Obstacle] = []
+        if layer.falls is not None:
+            carried_by = carriers(skin, [other for other in layers if 0 < other.rank < layer.rank and other.hides])
+        mesh = dressed_mesh(layer, layers, template, figure, carried_by, still)
+        if mesh is not None and mesh.normals is not None and layer.falls is not None and layer.hides:
+            still.append((mesh.vertices, mesh.normals))
+        if mesh is not None:
+            meshes[index] = mesh
+    return [meshes[index] for index in sorted(meshes)]
+
+
+def carriers(skin: Cloth, under: Sequence[Layer]) -> list[Obstacle]:
+    """What cloth may fall on: trunk and legs, and the pieces worn under it that follow the body."""
+    legs = (skin.canonical[:, 1] < 1.25) & (np.abs(skin.canonical[:, 0]) < 0.3)
+    result = [obstacle(skin, legs)]
+    for layer in under:
+        cloth = layer.cloth
+        if layer.falls is None:
+            result.append(obstacle(cloth, cloth.canonical[:, 1] < 1.25))
+    return result
+
+
+def dressed_mesh(
+    layer: Layer,
+    layers: Sequence[Layer],
+    template: Template,
+    figure: Figure,
+    carried_by: Sequence[Obstacle] = (),
+    still: Sequence[Still] = (),
+) -> ShadedMesh | None:
+    """Pose a layer, without what further layers hide; ``None`` when nothing is left.
+
+    Args:
+        layer: The piece.
+        layers: All pieces.
+        template: What all bodies share.
+        figure: The body.
+        carried_by: What it falls on, if it falls.
+        still: What has fallen before.
+    """
     cloth = layer.cloth
     visible = np.ones(len(cloth.faces), bool)
     vertices = cloth.vertices
     outer = _outer(layers, layer.rank)
+    pressed = np.zeros(len(vertices), np.float32)
     if outer and layer.rank > 0:
         outward = normals(cloth.vertices, cloth.faces, cloth.weld)
         coverage = cover(cloth.vertices, outward, outer, 2 * POKE)
         sink = cloth.smooth(np.where(coverage.hidden, SHRINK + coverage.sunk, 0)[:, None], 2)
         vertices = (vertices - sink * outward).astype(np.float32)
         visible = ~away_from_rim(coverage.hidden, cloth.faces, cloth.weld, rings=2)[cloth.faces].all(1)
+        pressed = coverage.hidden.astype(np.float32)
     if not visible.any():
         return None
-    posed = figure.pose(vertices, cloth.weights)
+    if layer.falls is None:
+        posed = figure.pose(vertices, cloth.weights)
+    else:
+        posed = drape(cloth.moved(vertices), layer.falls.pressed(pressed, cloth.weld), figure, carried_by, still)
     return ShadedMesh(
         vertices=posed,
         faces=cloth.faces[visible],

@@ -11,7 +11,7 @@ from humansplat.data.synthetic import appearance
 from humansplat.data.synthetic.assets import AssetLibrary, Piece, Skin
 from humansplat.data.synthetic.cloth import Cloth, smooth_noise
 from humansplat.data.synthetic.expressions import draw_expression
-from humansplat.data.synthetic.figure import Figure, joint_transforms, rest_shape
+from humansplat.data.synthetic.figure import Figure, joint_transforms, rest_shape, stage_transforms
 from humansplat.data.synthetic.headwear import (
     draw_beard,
     draw_hair_shell,
@@ -20,8 +20,8 @@ from humansplat.data.synthetic.headwear import (
     draw_sunglasses,
     paint_hair,
 )
-from humansplat.data.synthetic.layers import Layer, dressed_mesh, skin_mesh
-from humansplat.data.synthetic.poses import bends_legs, draw_pose
+from humansplat.data.synthetic.layers import Layer, dressed_meshes, skin_mesh
+from humansplat.data.synthetic.poses import draw_pose, stride
 from humansplat.data.synthetic.roles import Role
 from humansplat.data.synthetic.shells import Surface
 from humansplat.data.synthetic.splits import Split
@@ -67,7 +67,7 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
 
     dresser = Dresser(library=assets, split=split, rest=figure.rest, feminine=feminine, rng=rng)
     surface = Surface(assets, figure.rest)
-    layers = dress(dresser, surface, bent=bends_legs(assets.template, figure.transforms))
+    layers = dress(dresser, surface, stride=stride(assets.template, figure.transforms))
     hair = appearance.hair_color(rng, tone, phenotypes["age"])
     bald = bool(not feminine and rng.random() < 0.05 + 0.2 * (phenotypes["age"] > 0.85))
     jaw = float(rng.uniform(0.1, 0.9)) if not feminine and rng.random() < 0.35 else 0.0
@@ -76,10 +76,7 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
         layers.append(draw_beard(assets, surface, 0.85 * hair, rng, HAIR))
     layers += _head(dresser, surface, hair, feminine=feminine, bald=bald)
     meshes = [skin_mesh(layers, assets.template, figure, skin)]
-    for layer in layers:
-        mesh = dressed_mesh(layer, layers, assets.template, figure)
-        if mesh is not None:
-            meshes.append(mesh)
+    meshes += dressed_meshes(layers, assets.template, figure, surface.cloth)
     meta: dict[str, object] = {
         "phenotypes": {name: round(float(value), 4) for name, value in phenotypes.items()},
         "skin": photograph.name,
@@ -134,18 +131,25 @@ def _pose(
     shape = torch.tensor([phenotypes[key] for key in body.phenotype_names], dtype=torch.float32)
     rest, joints = rest_shape(body, shape)
     transforms = joint_transforms(joints, template.joint_parents, rotations)
+    stages = stage_transforms(joints, template.joint_parents, rotations) if split == "train" else None
     figure = Figure(rest=rest, transforms=transforms)
     skin = figure.pose(rest[template.skin_ids], template.weights[template.skin_ids])
     # The root joint does not move under its own rotation, so it still stands at its rest place.
     shift = -np.array([joints[0, 0], skin[:, 1].min(), joints[0, 2]], np.float32)
     transforms[..., 3] += shift
+    if stages is not None:
+        stages[..., 3] += shift
     with torch.no_grad():
         posed = body(
             shape,
             torch.from_numpy(Rotation.from_matrix(rotations).as_rotvec().astype(np.float32)),
             torch.from_numpy(joints[0] + shift),
         )
-    return Figure(rest=rest, transforms=transforms), posed, {"pose": name, "expression": expression.name}
+    return (
+        Figure(rest=rest, transforms=transforms, stages=stages),
+        posed,
+        {"pose": name, "expression": expression.name},
+    )
 
 
 def _head(dresser: Dresser, surface: Surface, color: np.ndarray, *, feminine: bool, bald: bool) -> list[Layer]:

@@ -125,14 +125,13 @@ def collides(template: Template, rotations: Float[np.ndarray, "j 3 3"], *, wide:
     return any(near(*pair) for pair in pairs)
 
 
-def bends_legs(template: Template, transforms: Float[np.ndarray, "j 3 4"]) -> bool:
-    """Whether a thigh points far from down, so that a long skirt could not hang as it is built."""
-    hanging = []
+def stride(template: Template, transforms: Float[np.ndarray, "j 3 4"]) -> float:
+    """Angle between the thighs, radians."""
+    thighs = []
     for side in "LR":
         hip, knee = (template.joint(f"{name}.{side}") for name in ("upperleg02", "lowerleg01"))
-        thigh = normalized(template.joints[knee] - template.joints[hip])
-        hanging.append(-(transforms[hip, :, :3] @ thigh)[1])
-    return bool(min(hanging) < 0.75)
+        thighs.append(transforms[hip, :, :3] @ normalized(template.joints[knee] - template.joints[hip]))
+    return float(np.arccos(np.clip(thighs[0] @ thighs[1], -1, 1)))
 
 
 def draw_pose(

@@ -10,15 +10,8 @@ from humansplat.data.synthetic.figure import Template
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.regions import Regions
 from humansplat.data.synthetic.roles import Role
-from humansplat.data.synthetic.shells import (
-    Surface,
-    draw_coat,
-    draw_dress,
-    draw_shoes,
-    draw_skirt,
-    draw_top,
-    draw_trousers,
-)
+from humansplat.data.synthetic.shells import Surface, draw_shoes, draw_top, draw_trousers
+from humansplat.data.synthetic.skirts import draw_coat, draw_dress, draw_skirt
 from humansplat.data.synthetic.splits import Split
 from humansplat.data.synthetic.textures import garment_texture
 
@@ -61,7 +54,7 @@ class Dresser:
         return pieces[int(self.rng.choice(len(pieces), p=shares / shares.sum()))]
 
 
-def dress(dresser: Dresser, surface: Surface, *, bent: bool) -> list[Layer]:
+def dress(dresser: Dresser, surface: Surface, *, stride: float) -> list[Layer]:
     """Draw an outfit.
 
     Validation people wear only held-out assets; procedural pieces have no identity to hold out and are for training.
@@ -69,7 +62,7 @@ def dress(dresser: Dresser, surface: Surface, *, bent: bool) -> list[Layer]:
     Args:
         dresser: The person.
         surface: Their skin at rest.
-        bent: Whether the pose bends the hips too much for long skirts and coats.
+        stride: Angle between the thighs, radians: skirts must leave them room.
 
     Returns:
         Layers, inner ones first.
@@ -79,23 +72,23 @@ def dress(dresser: Dresser, surface: Surface, *, bent: bool) -> list[Layer]:
         return [*lower, *_asset(dresser, "upper", UPPER), *_asset(dresser, "shoes", SHOES)]
     rng, library = dresser.rng, dresser.library
     layers: list[Layer] = []
-    skirts = (0.35 if dresser.feminine else 0.03) * (0.2 if bent else 1.0)
+    skirts = (0.38 if dresser.feminine else 0.03) * (0.6 if stride > 1.2 else 1.0)
     overalls = dresser.pick("full") if rng.random() < 0.07 else None
     if overalls is not None:
         layers.append(asset_layer(dresser, overalls, FULL))
         layers += _upper(dresser, surface, under=True)
     elif rng.random() < 0.4 * skirts:
-        layers += draw_dress(library, surface, rng, UPPER)
+        layers += draw_dress(library, surface, rng, UPPER, stride)
     else:
         if rng.random() < skirts:
-            layers.append(draw_skirt(library, surface, rng, LOWER))
+            layers.append(draw_skirt(library, surface, rng, LOWER, stride))
         elif rng.random() < 0.45:
             layers.append(draw_trousers(library, surface, rng, LOWER))
         else:
             layers += _asset(dresser, "lower", LOWER) or [draw_trousers(library, surface, rng, LOWER)]
         layers += _upper(dresser, surface, under=False)
         if rng.random() < 0.2:
-            layers += draw_coat(library, surface, rng, COAT, long=bool(not bent and rng.random() < 0.5))
+            layers += draw_coat(library, surface, rng, COAT, stride, long=bool(rng.random() < 0.5))
     layers += draw_shoes(library, surface, rng, SHOES) if rng.random() < 0.35 else _asset(dresser, "shoes", SHOES)
     return layers
 

@@ -70,8 +70,9 @@ def test_different_seeds_give_different_people(tiny_people: list[SyntheticPerson
 
 
 def test_skin_under_clothes_is_taken_away(tiny_people: list[SyntheticPerson]) -> None:
-    for person in tiny_people:
-        assert len(person.meshes[0].faces) < 0.8 * len(person.body.faces)
+    kept = [len(person.meshes[0].faces) / len(person.body.faces) for person in tiny_people]
+    assert max(kept) < 0.93  # under a skirt, which may slip, legs stay
+    assert np.mean(kept) < 0.8
 
 
 def splits_used(person: SyntheticPerson) -> set[str]:
