@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from humansplat.data.rig import draw_rig
-from humansplat.data.synthesize import PersonGenerator, Task, library_generator, person_seed, write_pictures
+from humansplat.data.people_source import PersonGenerator, library_generator
+from humansplat.data.synthesize import Task, person_seed, write_pictures
 from humansplat.render.lighting import random_lighting
 from humansplat.render.mesh_scene import MeshScene
 from humansplat.render.meshes import primary_rays, render_scene

@@ -182,7 +182,8 @@ def synthesize(
     A run that was interrupted goes on where it stopped; the same seed gives the same bytes.
 
     Args:
-        assets: Folder of MakeHuman assets: clothes, hair, skins, poses.
+        assets: makehuman_system_assets_cc0.zip, a folder of it (clothes, hair, skins, poses), or a folder of rigged
+            characters (.glb, .gltf, .vrm).
         out: Folder of the data set.
         num: People in the data set, those that are there already included.
         seed: Of the data set.

@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from humansplat.data.format import Split
-from humansplat.data.synthesize import PersonGenerator
+from humansplat.data.people_source import PersonGenerator
 from humansplat.errors import UserError
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import PosedBody
