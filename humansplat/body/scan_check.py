@@ -129,18 +129,19 @@ def _changes(body: PosedBody, points: Float[np.ndarray, "v 3"]) -> dict[str, Flo
         cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         turn = np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
         changed[f"turned by {degrees} degrees about the vertical and put where the scan is"] = points @ turn.T
-    left = _left(body, points)
+    left = body_left(body)
     changed["mirrored left to right and put where the scan is"] = points - 2 * (points @ left)[:, None] * left
     return changed
 
 
-def _left(body: PosedBody, points: np.ndarray) -> np.ndarray:
-    """Unit vector to the body's left: along which the trunk's canonical x grows."""
+def body_left(body: PosedBody) -> Float[np.ndarray, "3"]:
+    """Unit vector to a body's left: along which the trunk's canonical x grows."""
     trunk = np.isin(body.parts.detach().cpu().numpy(), [PART_NAMES.index(name) for name in _TRUNK])
     if not trunk.any():
         trunk[:] = True
+    points = body.vertices.detach().cpu().double().numpy()[trunk]
     across = body.canonical.detach().cpu().double().numpy()[trunk, 0]
-    left = (points[trunk] - points[trunk].mean(axis=0)).T @ (across - across.mean())
+    left = (points - points.mean(axis=0)).T @ (across - across.mean())
     return left / max(float(np.linalg.norm(left)), 1e-12)
 
 

@@ -1,11 +1,44 @@
-"""Fit a body model to a scan of a clothed person, standing anywhere and turned any way."""
+"""Fit a body model to a scan of a clothed person, standing anywhere and turned any way.
 
+A multi-view SMPLify: the scan is rendered from all around, the pose graph and the lifter read every view, what they
+say is triangulated, and the default body is fitted to that and then to the surface.
+"""
+
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from humansplat.body.models import load_body_model
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from humansplat.body.anny import AnnyBody
+from humansplat.body.fit import one_thread
+from humansplat.body.fit_terms import FOCAL
+from humansplat.body.markers import MIRRORED_MARKERS, ROOT_MARKER
 from humansplat.body.protocol import BodyModel
+from humansplat.body.scan_check import BodyCheck, body_left
+from humansplat.body.scan_pose import MarkerEvidence, MarkerFitter
+from humansplat.body.scan_surface import ScanSurface
+from humansplat.body.scan_triangulate import Sightings, Triangulated, triangulate
+from humansplat.capture.graph import PoseGraph
+from humansplat.errors import UserError
+from humansplat.models.lifter import MarkerLifter
+from humansplat.pipelines.scan_views import ScanViews, see_scan
+from humansplat.pipelines.weights import load_module, shipped_lifter
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import PosedBody, TensorStruct
+
+HEIGHTS = (0.4, 2.6)
+"""Metres of a scan along +Y that a person may have, sitting or with raised arms."""
+LAPLACE_STD = 2.0**0.5
+MIN_PIXEL_SHARE, MIN_DEPTH_SHARE = 0.0026, 0.003
+"""Deviations that a view has at least: of places as shares of the picture's side, and of depths."""
+MARKER_FACTOR, MIN_MARKER_STD = 1.5, 0.008
+"""What triangulation leaves is multiplied by the first, views being wrong together; and metres."""
+HEIGHT_STD = 0.2
+"""Of the phenotype: a picture does not tell the height, and the scan does."""
 
 
 class ScanFit(TensorStruct):
@@ -30,11 +63,24 @@ class ScanFitter:
 
     Args:
         model: The body model; the default body if none is given. Any that keeps the body protocol.
+        graph: The pose graph; by default the one in the cache, fetched if need be.
+        lifter: Folder of the lifter; by default the one that ships.
+
+    Raises:
+        UserError: If the pose graph or the lifter's weights are missing.
     """
 
-    def __init__(self, model: BodyModel | None = None) -> None:
-        self.model = model or load_body_model("anny")
+    def __init__(
+        self, model: BodyModel | None = None, *, graph: PoseGraph | None = None, lifter: Path | None = None
+    ) -> None:
+        self.base = model if isinstance(model, AnnyBody) else AnnyBody.load()
+        self.model = self.base if model is None else model
+        self.graph = graph or PoseGraph(num_threads=1)
+        self.lifter = load_module(MarkerLifter, lifter or shipped_lifter(self.base.name))
+        self.marker_fitter = MarkerFitter(self.base)
 
+    @torch.no_grad()
+    @one_thread()
     def __call__(self, meshes: Sequence[ShadedMesh], *, start: PosedBody | None = None) -> ScanFit:
         """Fit.
 
@@ -45,4 +91,76 @@ class ScanFitter:
         Raises:
             UserError: If the scan is no surface, or not of a person's size.
         """
-        raise NotImplementedError
+        surface, origin = scan_surface(meshes)
+        views = see_scan(moved(meshes, -origin), surface.samples[::8] - origin, self.graph, self.lifter)
+        evidence, seen = marker_evidence(views, self.base)
+        parameters, _ = self.marker_fitter(evidence)
+        parameters = replace(parameters, translation=parameters.translation + torch.from_numpy(origin))
+        body = self.base.pose(vars(parameters))
+        return judged(body, surface)
+
+
+def scan_surface(meshes: Sequence[ShadedMesh]) -> tuple[ScanSurface, Float[np.ndarray, "3"]]:
+    """All pieces as one surface, and the middle of its ground.
+
+    Raises:
+        UserError: If there is no surface, or it is not of a person's size.
+    """
+    if not meshes:
+        raise UserError("there is no mesh in the scan; give one")
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    vertices = np.concatenate([mesh.vertices for mesh in meshes])
+    faces = np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts, strict=False)])
+    surface = ScanSurface(vertices, faces)
+    height = float(surface.size[1])
+    if not HEIGHTS[0] <= height <= HEIGHTS[1]:
+        raise UserError(
+            f"the scan is {height:.3g} m high along +Y, which no person is; give it in metres, standing along +Y"
+        )
+    low, high = surface.samples.min(axis=0), surface.samples.max(axis=0)
+    origin = (low + high) / 2
+    origin[1] = low[1]
+    return surface, origin.astype(np.float32)
+
+
+def moved(meshes: Sequence[ShadedMesh], shift: Float[np.ndarray, "3"]) -> list[ShadedMesh]:
+    """The same pieces elsewhere."""
+    return [replace(mesh, vertices=mesh.vertices + shift) for mesh in meshes]
+
+
+def marker_evidence(views: ScanViews, model: AnnyBody) -> tuple[MarkerEvidence, Triangulated]:
+    """What all views together say of the markers and of the shape."""
+    lifted, size = views.lifted, views.cameras.width
+    across, along = (LAPLACE_STD * lifted.point_scales).unbind(dim=-1)
+    sightings = Sightings(
+        pixels=lifted.points[..., :2] * size,
+        stds=(across + MIN_PIXEL_SHARE) * size,
+        depths=lifted.points[..., 2] / FOCAL,
+        depth_stds=along / FOCAL + MIN_DEPTH_SHARE,
+    )
+    seen = triangulate(sightings, views.cameras, mirrored=MIRRORED_MARKERS, reference=ROOT_MARKER)
+    weights = lifted.phenotype_scales**-2
+    shape_stds = (LAPLACE_STD * lifted.phenotype_scales.mean(dim=0)).clamp(min=0.03)
+    shape_stds[model.phenotype_names.index("height")] = HEIGHT_STD
+    evidence = MarkerEvidence(
+        points=seen.points,
+        stds=((MARKER_FACTOR * seen.stds).square() + MIN_MARKER_STD**2).sqrt(),
+        shape=(weights * lifted.phenotypes).sum(dim=0) / weights.sum(dim=0),
+        shape_stds=shape_stds,
+    )
+    return evidence, seen
+
+
+def judged(body: PosedBody, surface: ScanSurface) -> ScanFit:
+    """Measure a fit and say what is wrong with it."""
+    check = BodyCheck(surface)
+    points = body.vertices.double().numpy()
+    left = body_left(body)
+    return ScanFit(
+        body=body,
+        facing=math.atan2(-float(left[2]), float(left[0])),
+        landmark_error=0.0,
+        coverage=1.0 - check.uncovered_share(points[::10]),
+        outside=check.outside_share(points[::10]),
+        flags=check.flags(body),
+    )
