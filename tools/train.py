@@ -50,7 +50,7 @@ def train(config: TrainConfig, *, resume: bool, stop_after_minutes: float | None
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = True
     task = make_task(config)
-    with open_pools(config.data, accelerator) as (train_pool, validation_pool):
+    with open_pools(config.data, accelerator, seed=config.seed) as (train_pool, validation_pool):
         trainer = Trainer(config, task, accelerator, train_pool, validation_pool)
         result = trainer.run(resume=resume, stop_after_minutes=stop_after_minutes)
     accelerator.print(f"step {result.step}: {'finished' if result.finished else 'stopped'} {result.metrics}")

@@ -1,6 +1,5 @@
 """People held in memory as whole-number pictures on the training device."""
 
-import json
 import logging
 import os
 import threading
@@ -16,6 +15,7 @@ from torch import Tensor
 from humansplat.config import AugmentConfig
 from humansplat.data.augment import augment as augment_batch
 from humansplat.data.format import MANIFEST
+from humansplat.data.listing import name_and_flags, tell_left_out
 from humansplat.data.people import BodyTemplate, PeopleBatch
 from humansplat.data.person_files import PersonTensors, load_person
 from humansplat.data.rig import NUM_RIG_VIEWS
@@ -41,6 +41,8 @@ class PeoplePool:
         rank: This process takes the people whose line in the manifest is ``rank`` modulo ``world_size``.
         world_size: Number of processes.
         num_workers: Threads that decode.
+        max_views: Most views of a person that are kept; ``None`` keeps all.
+        flagged: Take people, too, of whom the manifest says what is wrong with them.
     """
 
     def __init__(
@@ -54,11 +56,14 @@ class PeoplePool:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 4,
+        max_views: int | None = None,
+        flagged: bool = False,
     ) -> None:
         self.root, self.capacity, self.image_size = Path(root), capacity, image_size
         self.device = torch.device(device)
         self.template = template.to(self.device)
         self._any_body = template.body()
+        self._max_views, self._flagged = max_views, flagged
         self._rank, self._world_size, self._num_workers = rank, world_size, num_workers
         self._names: list[str] = []
         self._num_stored = 0
@@ -227,15 +232,13 @@ class PeoplePool:
             file.seek(self._manifest_offset)
             text = file.read()
         lines = text[: text.rfind(b"\n") + 1].splitlines(keepends=True)  # the last one may be half written
-        try:
-            names = [json.loads(line)["name"] for line in lines]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a manifest ({error!r}); make the data anew") from error
+        listed = [name_and_flags(line, path) for line in lines]
         first = self._manifest_line
         self._manifest_line += len(lines)
         self._manifest_offset += sum(len(line) for line in lines)
-        mine = [name for line, name in enumerate(names, first) if line % self._world_size == self._rank]
-        new = [name for name in mine if name not in self._seen]
+        mine = [entry for line, entry in enumerate(listed, first) if line % self._world_size == self._rank]
+        tell_left_out(self.root, [name for name, flags in mine if flags and not self._flagged])
+        new = [name for name, flags in mine if name not in self._seen and (self._flagged or not flags)]
         self._seen.update(new)
         return new
 
@@ -248,7 +251,7 @@ class PeoplePool:
                 yield from executor.map(self._load, folders)
 
     def _load(self, folder: Path) -> PersonTensors:
-        return load_person(folder, self._any_body, self.image_size)
+        return load_person(folder, self._any_body, self.image_size, max_views=self._max_views)
 
     def _store(self, person: PersonTensors) -> None:
         tensors = person.tensors()

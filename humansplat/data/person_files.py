@@ -1,5 +1,6 @@
 """One person's folder as the pool keeps it: pictures decoded, resampled if asked for, straight alpha kept."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +41,16 @@ class PersonTensors:
         return own | {f"param.{name}": value for name, value in (self.body.parameters or {}).items()}
 
 
-def load_person(folder: Path, template: PosedBody, image_size: int | None = None) -> PersonTensors:
+def load_person(
+    folder: Path, template: PosedBody, image_size: int | None = None, *, max_views: int | None = None
+) -> PersonTensors:
     """Read one person's pictures, cameras and body; part maps are left where they are.
 
     Args:
         folder: The person's folder.
         template: Any body of the same model.
         image_size: Side of the square pictures wanted, pixels; the intrinsics follow. ``None`` keeps the files'.
+        max_views: Most views: the rig's four and others, evenly chosen. ``None`` reads all.
 
     Raises:
         UserError: If a file is missing, cannot be read, or does not fit the others.
@@ -55,28 +59,57 @@ def load_person(folder: Path, template: PosedBody, image_size: int | None = None
     if len(roles) < NUM_RIG_VIEWS:
         raise UserError(f"{folder} has {len(roles)} views, {NUM_RIG_VIEWS} are needed: make the person anew")
     body, _ = read_body(folder / "body.npz", template)
+    views = even_views(len(roles), max_views)
     size = (cameras.width, cameras.height) if image_size is None else (image_size, image_size)
-    images = [_read_rgba(folder / "images" / f"{view:03d}.png", cameras, size) for view in range(len(roles))]
+    images = [_read_rgba(folder / "images" / f"{view:03d}.png", cameras, size) for view in views]
     return PersonTensors(
         name=folder.name,
-        images=torch.from_numpy(np.stack(images)),
-        cameras=cameras.resized(*size),
+        images=torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()),
+        cameras=cameras[torch.tensor(views)].resized(*size),
         body=body,
     )
 
 
-def _read_rgba(path: Path, cameras: Cameras, size: tuple[int, int]) -> UInt8[np.ndarray, "4 h w"]:
+def even_views(count: int, most: int | None) -> list[int]:
+    """The views of the rig, and at most so many in all, spread over the others."""
+    if most is None or most >= count:
+        return list(range(count))
+    others = np.linspace(NUM_RIG_VIEWS, count, most - NUM_RIG_VIEWS, endpoint=False).astype(int)
+    return [*range(NUM_RIG_VIEWS), *others.tolist()]
+
+
+def decode_rgba(content: bytes, where: str, cameras: Cameras, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 4"]:
+    """Decode a picture with straight alpha, and resample it if asked for.
+
+    Args:
+        content: The bytes of the file.
+        where: Its name, for messages.
+        cameras: Their size is the one that the picture must have.
+        size: Width and height wanted, pixels.
+
+    Raises:
+        UserError: If it is no picture, or of another size.
+    """
     try:
-        with Image.open(path) as image:
-            rgba = image.convert("RGBA")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise UserError(f"{path} cannot be read as a picture ({error}): make the person anew") from error
+        with Image.open(io.BytesIO(content)) as image:
+            rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+            rgba.load()
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UserError(f"{where} cannot be read as a picture ({error}): make the person anew") from error
     if rgba.size != (cameras.width, cameras.height):
         raise UserError(
-            f"{path} has {rgba.size} pixels where cameras.json says {(cameras.width, cameras.height)}: "
+            f"{where} has {rgba.size} pixels where cameras.json says {(cameras.width, cameras.height)}: "
             "make the person anew"
         )
     if rgba.size != size:
         # "RGBa" is premultiplied: what lies under alpha 0 must not bleed into the edge.
         rgba = rgba.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")
-    return np.ascontiguousarray(np.asarray(rgba).transpose(2, 0, 1))
+    return np.asarray(rgba)
+
+
+def _read_rgba(path: Path, cameras: Cameras, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 4"]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as a picture ({error}): make the person anew") from error
+    return decode_rgba(content, str(path), cameras, size)

@@ -18,7 +18,7 @@ class TensorStruct:
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
 
     def map(self: S, fn: Callable[[Tensor], Tensor]) -> S:
-        """Apply ``fn`` to every tensor, those of nested records and of dictionaries included; keep the other fields."""
+        """Apply ``fn`` to every tensor, also of nested records and dictionaries; keep the other fields."""
         values: dict[str, object] = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)

@@ -1,4 +1,4 @@
-"""The pools of people that a run draws from."""
+"""The people that a run draws from: pools in memory, or streams."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,33 +6,43 @@ from contextlib import contextmanager
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from humansplat.body.anny import AnnyBody
+from humansplat.body.models import load_body_model
+from humansplat.body.protocol import BodyModel
 from humansplat.config import DataConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import BodyTemplate
+from humansplat.data.stream import PeopleStream
+
+People = PeoplePool | PeopleStream
+
+
+def load_body(config: DataConfig) -> BodyModel:
+    """The body model of a run's people.
+
+    Raises:
+        UserError: If there is no such model, or its files are missing.
+    """
+    return load_body_model(config.body_model, folder=config.body_models, gender=config.body_gender)
 
 
 @contextmanager
-def open_pools(config: DataConfig, accelerator: Accelerator) -> Iterator[tuple[PeoplePool, PeoplePool | None]]:
-    """Load this process's share of the training people and, in the first process, the validation people.
+def open_pools(
+    config: DataConfig, accelerator: Accelerator, *, seed: int = 0
+) -> Iterator[tuple[People, PeoplePool | None]]:
+    """Open this process's share of the training people and, in the first process, load the validation people.
 
     With ``config.watch`` the training pool goes on growing until the block ends.
+
+    Args:
+        config: Which people.
+        accelerator: Tells the device and the process.
+        seed: Of the order and the views of streamed people.
 
     Raises:
         UserError: If a folder holds too few people or broken ones.
     """
-    template = BodyTemplate.of(AnnyBody.load())
-    train_pool = PeoplePool(
-        config.train,
-        template,
-        capacity=config.capacity,
-        device=accelerator.device,
-        image_size=config.image_size,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        num_workers=config.num_workers,
-    )
-    _load(train_pool, "training people", accelerator, minimum=config.min_people, wait=config.watch)
+    template = BodyTemplate.of(load_body(config))
+    train_people = _open_training(config, accelerator, template, seed)
     validation_pool = None
     if config.validation is not None and accelerator.is_main_process:
         validation_pool = PeoplePool(
@@ -41,15 +51,49 @@ def open_pools(config: DataConfig, accelerator: Accelerator) -> Iterator[tuple[P
             capacity=config.validation_people,
             device=accelerator.device,
             image_size=config.image_size,
-            num_workers=config.num_workers,
+            num_workers=max(1, config.num_workers),
+            max_views=config.max_views,
+            flagged=config.flagged,
         )
         _load(validation_pool, "validation people", accelerator, limit=config.validation_people)
-    if config.watch:
-        train_pool.watch()
+    if config.watch and isinstance(train_people, PeoplePool):
+        train_people.watch()
     try:
-        yield train_pool, validation_pool
+        yield train_people, validation_pool
     finally:
-        train_pool.close()
+        train_people.close()
+
+
+def _open_training(config: DataConfig, accelerator: Accelerator, template: BodyTemplate, seed: int) -> People:
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    if config.source != "pool":
+        return PeopleStream(
+            config.source,
+            config.stream.roots or (str(config.train),),
+            template,
+            config.stream,
+            device=accelerator.device,
+            image_size=config.image_size,
+            seed=seed,
+            flagged=config.flagged,
+            rank=rank,
+            world_size=world_size,
+            num_workers=config.num_workers,
+        )
+    pool = PeoplePool(
+        config.train,
+        template,
+        capacity=config.capacity,
+        device=accelerator.device,
+        image_size=config.image_size,
+        rank=rank,
+        world_size=world_size,
+        num_workers=config.num_workers,
+        max_views=config.max_views,
+        flagged=config.flagged,
+    )
+    _load(pool, "training people", accelerator, minimum=config.min_people, wait=config.watch)
+    return pool
 
 
 def _load(

@@ -12,6 +12,20 @@ Batch = TypeVar("Batch")
 
 
 @runtime_checkable
+class Positioned(Protocol):
+    """A source of people whose batches depend on how many samples were drawn: a resumed run goes on from there."""
+
+    @property
+    def position(self) -> int:
+        """Samples that all processes together have drawn."""
+        ...
+
+    def seek(self, position: int) -> None:
+        """Go on after so many samples."""
+        ...
+
+
+@runtime_checkable
 class Task(Protocol[Pool, Batch]):
     """One thing to learn: how its modules are made, what a batch is, what a step minimises.
 

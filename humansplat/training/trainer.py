@@ -38,7 +38,7 @@ from humansplat.training.logging import RunLog
 from humansplat.training.meter import LossMeter
 from humansplat.training.optimizer import clipped_step, make_optimizer, moments, restore_moments, set_learning_rate
 from humansplat.training.schedule import RunClock, lr_factor
-from humansplat.training.task import Task
+from humansplat.training.task import Positioned, Task
 
 Pool = TypeVar("Pool")
 Batch = TypeVar("Batch")
@@ -254,6 +254,8 @@ class Trainer(Generic[Pool, Batch]):
         own = {f"{rank}.batches": self.generator.get_state(), f"{rank}.torch": torch.get_rng_state()}
         if self.accelerator.device.type == "cuda":
             own[f"{rank}.cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
+        if isinstance(self.train_pool, Positioned):
+            own["position"] = torch.tensor(self.train_pool.position)
         states = [own] if self.accelerator.num_processes == 1 else gather_object([own])
         if not self.accelerator.is_main_process:
             return
@@ -309,6 +311,8 @@ class Trainer(Generic[Pool, Batch]):
         self.step = checkpoint.step
         self.clock.read(checkpoint.minutes_used)
         self.best, self.metrics = checkpoint.best, checkpoint.metrics
+        if isinstance(self.train_pool, Positioned) and "position" in checkpoint.random:
+            self.train_pool.seek(int(checkpoint.random["position"]))
         rank = self.accelerator.process_index
         if f"{rank}.batches" not in checkpoint.random:
             logger.warning("the run had fewer processes before: process %d draws a new random sequence", rank)
