@@ -20,12 +20,13 @@ from humansplat.body.markers import MIRRORED_MARKERS, ROOT_MARKER
 from humansplat.body.protocol import BodyModel
 from humansplat.body.scan_check import BodyCheck, body_left
 from humansplat.body.scan_pose import MarkerEvidence, MarkerFitter
+from humansplat.body.scan_refine import SurfaceFitter
 from humansplat.body.scan_surface import ScanSurface
 from humansplat.body.scan_triangulate import Sightings, Triangulated, triangulate
 from humansplat.capture.graph import PoseGraph
 from humansplat.errors import UserError
 from humansplat.models.lifter import MarkerLifter
-from humansplat.pipelines.scan_views import ScanViews, see_scan
+from humansplat.pipelines.scan_views import ScanViews, outer_points, see_scan
 from humansplat.pipelines.weights import load_module, shipped_lifter
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import PosedBody, TensorStruct
@@ -77,7 +78,7 @@ class ScanFitter:
         self.model = self.base if model is None else model
         self.graph = graph or PoseGraph(num_threads=1)
         self.lifter = load_module(MarkerLifter, lifter or shipped_lifter(self.base.name))
-        self.marker_fitter = MarkerFitter(self.base)
+        self.marker_fitter, self.surface_fitter = MarkerFitter(self.base), SurfaceFitter(self.base)
 
     @torch.no_grad()
     @one_thread()
@@ -94,7 +95,9 @@ class ScanFitter:
         surface, origin = scan_surface(meshes)
         views = see_scan(moved(meshes, -origin), surface.samples[::8] - origin, self.graph, self.lifter)
         evidence, seen = marker_evidence(views, self.base)
-        parameters, _ = self.marker_fitter(evidence)
+        posed, _ = self.marker_fitter(evidence)
+        outer = outer_points(views)
+        parameters = self.surface_fitter(posed, evidence, outer.points, outer.normals).parameters
         parameters = replace(parameters, translation=parameters.translation + torch.from_numpy(origin))
         body = self.base.pose(vars(parameters))
         return judged(body, surface)
