@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 
 from humansplat.data.rig import Role
 from humansplat.errors import UserError
@@ -43,6 +43,10 @@ class PersonRecord:
     """Unbatched, world frame, metres."""
     meta: dict[str, object]
     """Where the person comes from."""
+    normals: UInt8[np.ndarray, "v h w 4"] | None = None
+    """World frame, ``(n + 1) / 2`` in 8 bits, and the alpha of ``images``; 0 where that is. None unless asked for."""
+    depth: UInt16[np.ndarray, "v h w"] | None = None
+    """Camera-frame depth, millimetres; 0 where there is nothing. None unless asked for."""
 
 
 def write_person(folder: Path, person: PersonRecord, scan: bytes | None = None) -> None:
@@ -62,6 +66,8 @@ def write_person(folder: Path, person: PersonRecord, scan: bytes | None = None) 
         and person.cameras.viewmats.shape == (count, 4, 4)
         and (person.cameras.width, person.cameras.height) == (width, height)
         and len(person.roles) == count
+        and (person.normals is None or person.normals.shape == (count, height, width, 4))
+        and (person.depth is None or person.depth.shape == (count, height, width))
     ):
         raise ValueError(
             f"{count} part maps of {width} x {height} need as many pictures, cameras and roles of that size, got "
@@ -71,6 +77,10 @@ def write_person(folder: Path, person: PersonRecord, scan: bytes | None = None) 
         for index in range(count):
             write_png(person.images[index], temporary / "images" / f"{index:03d}.png")
             write_png(person.parts[index], temporary / "parts" / f"{index:03d}.png")
+            if person.normals is not None:
+                write_png(person.normals[index], temporary / "normals" / f"{index:03d}.png")
+            if person.depth is not None:
+                write_png(person.depth[index], temporary / "depth" / f"{index:03d}.png")
         write_cameras(person.cameras, person.roles, temporary / "cameras.json")
         vertices = (person.body.vertices / VERTEX_GRID).round() * VERTEX_GRID
         body = replace(person.body, vertices=vertices)
@@ -103,7 +113,13 @@ def read_person(folder: Path, template: PosedBody, views: Sequence[int] | None =
         roles=tuple(roles[view] for view in wanted),
         body=body,
         meta=_read_json(folder / "meta.json"),
+        normals=_optional(folder / "normals", wanted),
+        depth=_optional(folder / "depth", wanted),
     )
+
+
+def _optional(folder: Path, views: Sequence[int]) -> np.ndarray | None:
+    return np.stack([read_png(folder / f"{view:03d}.png") for view in views]) if folder.is_dir() else None
 
 
 def write_cameras(cameras: Cameras, roles: Sequence[Role], path: Path) -> None:
@@ -164,6 +180,8 @@ def manifest_line(folder: Path) -> str:
             digest = hashlib.sha256(content).hexdigest()
             files[path.relative_to(folder).as_posix()] = {"bytes": len(content), "sha256": digest}
     line = {"name": folder.name, "split": meta.get("split"), "seed": meta.get("seed"), "files": files}
+    if meta.get("flags"):
+        line["flags"] = meta["flags"]
     return json.dumps(line, separators=(",", ":"))
 
 

@@ -31,6 +31,8 @@ from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 
 SETTINGS = "dataset.json"
+PARTS = "manifest.*-of-*.jsonl"
+"""Of machines that share the work."""
 DIED = "its process died, of too little memory or a fault in a library"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _LEFTOVER = re.compile(r"\.[0-9a-f]{8}\.(.+)")
@@ -154,6 +156,31 @@ def produce(
                 file.write(known.get(name) or manifest_line(out / name))
                 file.write("\n")
                 file.flush()
+
+
+def merge_manifests(out: Path) -> dict[str, tuple[str, ...]]:
+    """Put the lines of all shards' manifests into the one that readers look at, in the order of the names.
+
+    Shards of one folder do so whenever one of them is through; a data set that was never cut up stays as it is.
+
+    Returns:
+        What is wrong with each person, by name, as the lines say.
+    """
+    while True:
+        parts = sorted(out.glob(PARTS))
+        before = [(part.name, part.stat().st_mtime_ns, part.stat().st_size) for part in parts]
+        lines = _known_lines(out, MANIFEST)
+        if not parts:
+            break
+        for part in parts:
+            lines |= _known_lines(out, part.name)
+        with replacing(out / MANIFEST) as temporary:
+            content = "".join(f"{lines[name]}\n" for name in sorted(lines))
+            temporary.write_text(content, encoding="utf-8", newline="\n")
+        # Another shard may have come to its end meanwhile and written more than was known here.
+        if before == [(part.name, part.stat().st_mtime_ns, part.stat().st_size) for part in sorted(out.glob(PARTS))]:
+            break
+    return {name: tuple(json.loads(line).get("flags", ())) for name, line in lines.items()}
 
 
 def _known_lines(out: Path, manifest: str) -> dict[str, str]:

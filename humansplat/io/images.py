@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -18,7 +18,7 @@ def to_bytes(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w c"]:
 
 
 def write_png(pixels: Shaped[np.ndarray, "h w *c"], path: Path, *, level: int = 4) -> None:
-    """Write uint8 pixels: grey ``[h, w]``, sRGB ``[h, w, 3]`` or sRGB and straight alpha ``[h, w, 4]``.
+    """Write uint8 pixels: grey ``[h, w]``, sRGB ``[h, w, 3]`` or sRGB and straight alpha ``[h, w, 4]``, or uint16.
 
     Args:
         pixels: What to write.
@@ -28,13 +28,17 @@ def write_png(pixels: Shaped[np.ndarray, "h w *c"], path: Path, *, level: int = 
     Raises:
         ValueError: If the pixels are of another type or number of channels.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
-        raise ValueError(f"write_png takes uint8 [h, w], [h, w, 3] or [h, w, 4], got {pixels.dtype} {pixels.shape}")
+    is_colored = pixels.ndim == 3 and pixels.shape[2] in (3, 4) and pixels.dtype == np.uint8
+    is_grey = pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16)
+    if not (is_colored or is_grey):
+        raise ValueError(
+            f"write_png takes uint8 [h, w], [h, w, 3] or [h, w, 4] or uint16 [h, w], got {pixels.dtype} {pixels.shape}"
+        )
     with replacing(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", compress_level=level)
 
 
-def read_png(path: Path) -> UInt8[np.ndarray, "h w *c"]:
+def read_png(path: Path) -> UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w"]:
     """Read what :func:`write_png` wrote.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Checked against the sets' own pages and programs (``docs/data.md`` says what could not be):
 
-* THuman2.0 and 2.1: ``0000/0000.obj`` with ``material0.jpeg`` and ``material0.mtl``; the published SMPL-X fits in a tree
-  of their own, ``smplx/0000/smplx_param.pkl`` beside ``mesh_smplx.obj``.
+* THuman2.0 and 2.1: ``0000/0000.obj`` with ``material0.jpeg`` and ``material0.mtl``; the published SMPL-X fits in a
+  tree of their own, ``smplx/0000/smplx_param.pkl`` beside ``mesh_smplx.obj``.
 * 2K2K: ``00000/00000.ply`` with colours on the vertices, or ``00000/00000.obj`` with ``00000.png``.
 * CustomHumans: ``mesh/0003_01/mesh-f00101.obj`` with ``.mtl`` and ``.png``; the fits in
   ``smplx/0003_01/mesh-f00101.json``, or beside the scan.

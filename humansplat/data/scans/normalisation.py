@@ -1,7 +1,7 @@
 """From a scan's own frame to the house world and back.
 
-``world = matrix @ (x, y, z, 1)``: metres, +Y up, the subject facing +Z, the lowest vertex of the fitted body at y = 0 and
-its pelvis over the origin, as in synthetic people. The matrix is a rotation times one scale, and a shift.
+``world = matrix @ (x, y, z, 1)``: metres, +Y up, the subject facing +Z, the lowest vertex of the fitted body at y = 0
+and its pelvis over the origin, as in synthetic people. The matrix is a rotation times one scale, and a shift.
 """
 
 import math

@@ -12,9 +12,9 @@ from humansplat.capture.landmarks import LANDMARK_NAMES
 from humansplat.data.scans.layouts import UPS, Up
 from humansplat.errors import UserError
 from humansplat.pipelines.scan_views import view_cameras
+from humansplat.render.lighting import unlit
 from humansplat.render.mesh_scene import MeshScene
 from humansplat.render.meshes import render_scene
-from humansplat.render.lighting import unlit
 from humansplat.render.shaded_mesh import ShadedMesh
 
 Detect = Callable[[Float[Tensor, "c 4 s s"]], tuple[Tensor, Tensor, Tensor]]

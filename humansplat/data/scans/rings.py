@@ -1,9 +1,9 @@
 """The rig of HumanSplat's training data: rings of cameras around the whole body, its upper half and its face.
 
-The paper (NeurIPS 2024, section 4.1) says 36 cameras evenly on each of three circles at 512 px and no more. Here a ring is
-level, its cameras stand at one distance and look at one point, and the angle of view is that of the paper's renderer.
-Before the rings come the four views of the rig (``humansplat.data.rig``), with the front view framed as photos are and
-without jitter.
+The paper (NeurIPS 2024, section 4.1) says 36 cameras evenly on each of three circles at 512 px and no more. Here a
+ring is level, its cameras stand at one distance and look at one point, and the angle of view is that of the paper's
+renderer. Before the rings come the four views of the rig (``humansplat.data.rig``), with the front view framed as
+photos are and without jitter.
 """
 
 import math
@@ -27,7 +27,7 @@ RING_FILL = {"whole": 0.92, "half": 0.92, "face": 0.8}
 what the label leaves to the neck."""
 _HEAD = ("head",)
 _HALF = ("spine", "spine1", "spine2", "neck", "head", "leftShoulder", "rightShoulder", "leftArm", "rightArm")
-"""From the waist up; forearms and hands may leave the picture, or stretched arms would make it one of the whole body."""
+"""From the waist up; forearms and hands may leave the picture, or stretched arms would show the whole body again."""
 _MIN_POINTS = 20
 
 
