@@ -202,6 +202,82 @@ def synthesize(
 
 
 @app.command
+def prepare(
+    scans: Positional[Path],
+    out: Path,
+    layout: Literal["auto", "thuman2", "2k2k", "customhumans", "generic"] = "auto",
+    fits: Path | None = None,
+    shard: str | None = None,
+    body_model: Literal["anny", "smpl", "smplh", "smplx"] = "anny",
+    gender: Literal["neutral", "male", "female"] | None = None,
+    models: Path | None = None,
+    split: Literal["train", "validation"] = "train",
+    size: int = 512,
+    normals: bool = False,
+    depth: bool = False,
+    unit: str = "auto",
+    up: Literal["auto", "y", "y-down", "z", "z-down"] = "auto",
+    workers: int | None = None,
+) -> int:
+    """Render scans from the paper's 112 cameras and fit a body to each: a data set, ready to train on.
+
+    A run that was interrupted goes on where it stopped; scans that failed are tried again. The exit code
+    is 1 if some scans failed, 2 if nobody could be prepared.
+
+    Args:
+        scans: Folder of scans (OBJ, PLY, GLB, glTF), or one scan.
+        out: Folder of the data set.
+        layout: Whose scans they are; auto looks at the names.
+        fits: Folder of the bodies published with the scans; by default looked for in and beside SCANS.
+        shard: i/n: every n-th scan from the i-th (from 1), for n machines.
+        body_model: Fitted to the scans; smplx takes the published bodies where they fit.
+        gender: Which file of SMPL's family; by default that of the published bodies, or else neutral.
+        models: Folder of the model files of SMPL's family; by default HUMANSPLAT_BODY_MODELS.
+        split: What the people are for.
+        size: Side of the pictures, pixels.
+        normals: Also write normal maps.
+        depth: Also write depth maps.
+        unit: What the scans' numbers count: m, cm, mm, or metres as a number; by default told by the height.
+        up: The axis that points up in the scans; by default seen.
+        workers: Processes; one a core by default.
+    """
+    from humansplat.data.prepare import prepare as make
+
+    made = make(
+        scans,
+        out,
+        layout=layout,
+        fits=fits,
+        shard=shard,
+        body_model=body_model,
+        gender=gender,
+        models=models,
+        split=split,
+        size=size,
+        normals=normals,
+        depth=depth,
+        unit=unit,
+        up=up,
+        workers=workers,
+    )
+    print(f"{out}: {len(made.names)} people, {made.num_new} of them new, in {made.seconds:.0f} s")
+    for title, people in (
+        (
+            "flagged, and left out of training unless asked for",
+            {name: "; ".join(f) for name, f in made.flagged.items()},
+        ),
+        ("failed", made.failed),
+    ):
+        if people:
+            print(f"humansplat: {len(people)} {title}:", file=sys.stderr)
+            for name, reason in people.items():
+                print(f"  {name}: {reason}", file=sys.stderr)
+    if not made.failed:
+        return OK
+    return SOME_FAILED if made.names else FAILED
+
+
+@app.command
 def evaluate(
     model: str,
     data: Path,

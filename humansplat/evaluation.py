@@ -1,6 +1,7 @@
 """How well a model does on people whose every side is known.
 
-For each person the model sees view 0 alone; its splats are rendered from the novel views and compared
+For each person the model sees view 0 alone; its splats are rendered from the novel views (the ring of whole bodies of
+scans) and compared
 with the true pictures, before white. ``front``, ``side`` and ``back`` are the novel views less than 45,
 between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose and shape come from
 view 0 as they would from a photograph; how far away the person stands, which one picture cannot tell, and
@@ -138,7 +139,8 @@ def read_subject(reconstructor: Reconstructor, folder: Path) -> Subject:
     """
     person = load_person(folder, reconstructor.body_model.pose({}), reconstructor.weights.image_size)
     _, roles = read_cameras(folder / "cameras.json")
-    novel = torch.tensor([index for index, role in enumerate(roles) if role == "novel"], dtype=torch.int64)
+    compared = [index for index, role in enumerate(roles) if role in ("novel", "whole")]
+    novel = torch.tensor(compared, dtype=torch.int64)
     if not len(novel):
         raise UserError(f"{folder} has no novel views to compare with; synthesize people with some")
     images = person.images.float() / 255

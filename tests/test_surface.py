@@ -26,6 +26,7 @@ COMMANDS = {
     ],
     "render": ["--out"],
     "synthesize": ["--assets", "--out", "--num", "--seed", "--split", "--scans"],
+    "prepare": ["--out", "--layout", "--shard", "--body-model", "--unit", "--up", "--normals", "--depth"],
     "evaluate": ["--model", "--data", "--out", "--bodies"],
     "body": ["--show", "--out", "--person", "--format", "--body-model", "--models"],
     "doctor": [],

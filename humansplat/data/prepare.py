@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,8 +31,6 @@ from humansplat.data.scans.rings import RING_CAMERAS, RINGS
 from humansplat.data.scans.tools import FittingTools, ToolsFactory
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
-
-logger = logging.getLogger(__name__)
 
 PREPARATION = 1
 """Counts the changes of what is made of the same scan."""
@@ -98,7 +95,7 @@ def prepare(
         normals: Also write normal maps.
         depth: Also write depth maps.
         unit: What the scans' numbers count: ``m``, ``cm``, ``mm``, metres as a number, or ``auto``.
-        up: The axis that points up in the scans: ``+y``, ``-y``, ``+z``, ``-z``, or ``auto``.
+        up: The axis that points up in the scans: ``y``, ``y-down``, ``z``, ``z-down``, or ``auto``.
         workers: Processes; ``None`` takes one a core, 0 works in this process.
         progress: Show a progress bar.
         factory: What loads the fitter; by default ``humansplat.data.scans.tools``.
@@ -139,7 +136,6 @@ def prepare(
             num_tried += 1
             if trouble is not None:
                 failed[name] = trouble
-                logger.warning("left out %s: %s", name, trouble)
     _remember(failed, failures)
     flags = merge_manifests(out)
     return Prepared(

@@ -21,8 +21,8 @@ from humansplat.errors import UserError
 
 Layout = Literal["thuman2", "2k2k", "customhumans", "generic"]
 LAYOUTS: tuple[Layout, ...] = ("thuman2", "2k2k", "customhumans", "generic")
-Up = Literal["+y", "-y", "+z", "-z"]
-UPS: tuple[Up, ...] = ("+y", "-y", "+z", "-z")
+Up = Literal["y", "y-down", "z", "z-down"]
+UPS: tuple[Up, ...] = ("y", "y-down", "z", "z-down")
 
 _CUSTOM = re.compile(r"mesh-f\d+")
 _NUMBERED = re.compile(r"\d{4,6}")
@@ -74,7 +74,7 @@ def find_scans(root: Path, layout: Layout | Literal["auto"] = "auto", fits: Path
     scans = [
         ScanFile(
             name=name, path=path, layout=chosen, fit=_fit_of(path, chosen, published),
-            up="+y" if chosen in ("thuman2", "customhumans") else None,
+            up="y" if chosen in ("thuman2", "customhumans") else None,
         )
         for name, path in zip(person_names(mine), mine, strict=True)
     ]  # fmt: skip

@@ -31,10 +31,10 @@ _SURE = 0.75
 _SEEN = 1.0
 """Sum of the views' scores below which nobody was seen."""
 _AXES: dict[Up, tuple[tuple[int, int, int], ...]] = {
-    "+y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "-y": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
-    "+z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
-    "-z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
+    "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "y-down": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+    "z-down": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
 }
 
 
@@ -55,7 +55,7 @@ def unit_of(points: Float[np.ndarray, "n 3"], up: Up, name: str) -> float:
         UserError: If the height is nobody's in metres, centimetres or millimetres, or the scan was normalised.
     """
     size = np.ptp(points, axis=0)
-    height = float(size["xyz".index(up[1])])
+    height = float(size["xyz".index(up[0])])
     remedy = "say what they count with --unit m, cm, mm, or a number of metres"
     largest = float(size.max())
     if any(abs(largest - whole) < NORMALISED for whole in (1.0, 2.0)):
@@ -120,4 +120,4 @@ def up_by_extent(points: Float[np.ndarray, "n 3"]) -> Up | None:
     _, y, z = np.ptp(points, axis=0)
     if max(y, z) < 1.5 * min(y, z):
         return None
-    return "+y" if y > z else "+z"
+    return "y" if y > z else "z"
