@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from humansplat.data.rig import draw_rig
 from humansplat.data.people_source import PersonGenerator, library_generator
+from humansplat.data.rig import draw_rig
 from humansplat.data.synthesize import Task, person_seed, write_pictures
 from humansplat.render.lighting import random_lighting
+from humansplat.render.mesh_rays import PrimaryRays, visible_pixels
 from humansplat.render.mesh_scene import MeshScene
-from humansplat.render.meshes import primary_rays, render_scene
+from humansplat.render.meshes import RAYS_A_BATCH, render_scene
 
 
 def main() -> None:
@@ -86,10 +87,13 @@ def one_person(
     for stage, begin, end in zip(stages, marks[:-1], marks[1:], strict=True):
         spent[stage] += end - begin
     for view in range(len(cameras.viewmats)):
-        _, directions = primary_rays(scene, cameras[view], task.samples)
-        origins = np.repeat(cameras[view].centers.numpy()[None], len(directions), axis=0)
+        pixel_ids = visible_pixels(scene.arrays.vertices, scene.arrays.faces, scene.spheres, cameras[view])
+        origins, directions = PrimaryRays(cameras[view], task.samples).through(pixel_ids)
         begin = clock()
-        scene.embree.run(origins, directions, output=True)
+        for start in range(0, len(directions), RAYS_A_BATCH):
+            scene.embree.run(
+                origins[start : start + RAYS_A_BATCH], directions[start : start + RAYS_A_BATCH], output=True
+            )
         spent["bare"] += clock() - begin
         counts["rays"] += len(directions)
 

@@ -154,55 +154,6 @@ def texel_density(vertices, faces, uvs, uv_faces, texels):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def mark_tiles(pixels, depths, faces, tile, marked):
-    """Set ``marked[row, column]`` of every tile that a face's bounding box in the image touches."""
-    rows, columns = marked.shape
-    for f in range(len(faces)):
-        a, b, c = faces[f]
-        if depths[a] <= 1e-3 or depths[b] <= 1e-3 or depths[c] <= 1e-3:
-            if depths[a] > 1e-3 or depths[b] > 1e-3 or depths[c] > 1e-3:
-                marked[:] = True  # it crosses the camera's plane: its picture is unbounded
-            continue
-        left = min(pixels[a, 0], pixels[b, 0], pixels[c, 0]) / tile
-        right = max(pixels[a, 0], pixels[b, 0], pixels[c, 0]) / tile
-        top = min(pixels[a, 1], pixels[b, 1], pixels[c, 1]) / tile
-        bottom = max(pixels[a, 1], pixels[b, 1], pixels[c, 1]) / tile
-        if right < 0.0 or bottom < 0.0 or left >= columns or top >= rows:
-            continue
-        for i in range(int(max(top, 0.0)), int(min(bottom, rows - 1.0)) + 1):
-            for j in range(int(max(left, 0.0)), int(min(right, columns - 1.0)) + 1):
-                marked[i, j] = True
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def tile_rays(marked, tile, width, height, samples, inverse, pixel_ids, directions):
-    """Fill pixel numbers and the directions of ``samples ** 2`` rays a pixel; return the number of pixels.
-
-    The samples of a pixel are stratified in both axes at once (a rotated grid), which halves the
-    steps that an edge along a row or a column shows.
-    """
-    count = 0
-    for ti in range(marked.shape[0]):
-        for tj in range(marked.shape[1]):
-            if not marked[ti, tj]:
-                continue
-            for y in range(ti * tile, min((ti + 1) * tile, height)):
-                for x in range(tj * tile, min((tj + 1) * tile, width)):
-                    pixel_ids[count] = y * width + x
-                    for i in range(samples):
-                        for j in range(samples):
-                            u = x + (j + (i + 0.5) / samples) / samples
-                            v = y + (i + (samples - 1 - j + 0.5) / samples) / samples
-                            ray = count * samples * samples + i * samples + j
-                            for k in range(3):
-                                directions[ray, k] = inverse[k, 0] * u + inverse[k, 1] * v + inverse[k, 2]
-                    count += 1
-    return count
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
 def lamp_rays(normals, directions, softness, samples, out_directions, out_sides):
     """Rays from every vertex to points of every lamp's disc: ``out_directions [l, v, s, 3]``."""
     for l in range(len(directions)):  # noqa: E741
@@ -313,7 +264,7 @@ def _texture(texels, offset, width, height, u, v, srgb_to_linear, out):
 @njit(cache=True, nogil=True)
 @no_type_check
 def _vertex_color(colors, a, b, c, weights, srgb_to_linear, out):
-    """sRGB interpolated between three vertices, as linear RGB into ``out``."""
+    """SRGB interpolated between three vertices, as linear RGB into ``out``."""
     for k in range(3):
         value = weights[0] * colors[a, k] + weights[1] * colors[b, k] + weights[2] * colors[c, k]
         low = min(max(int(value), 0), 254)
@@ -465,7 +416,7 @@ def shade_hits(scene, light, rays, primitives, hit_u, hit_v, hit_t, hit_normals,
 @njit(cache=True, nogil=True)
 @no_type_check
 def resolve_pixels(pixel_ids, samples, state, rgba, labels, depths, normals):
-    """Average the samples of each pixel into flat images.
+    """Average the samples of each pixel into flat images, planar: ``rgba [4, h * w]``, ``normals [3, h * w]``.
 
     Colour comes out as straight alpha. The label is the most frequent one (background counts, ties go to the
     lower part number other than it), depth and normal are means over the samples near the front-most surface.
@@ -485,10 +436,10 @@ def resolve_pixels(pixel_ids, samples, state, rgba, labels, depths, normals):
             if state.depth[ray] > 0.0:
                 nearest = min(nearest, state.depth[ray])
         if covered > 0.0:
-            rgba[pixel, 0] = min(red / covered, 1.0)
-            rgba[pixel, 1] = min(green / covered, 1.0)
-            rgba[pixel, 2] = min(blue / covered, 1.0)
-            rgba[pixel, 3] = covered / samples
+            rgba[0, pixel] = min(red / covered, 1.0)
+            rgba[1, pixel] = min(green / covered, 1.0)
+            rgba[2, pixel] = min(blue / covered, 1.0)
+            rgba[3, pixel] = covered / samples
         best = 0
         for label in range(1, 256):
             if votes[label] > 0 and (votes[label] > votes[best] or (best == 0 and votes[label] == votes[0])):
@@ -506,4 +457,4 @@ def resolve_pixels(pixel_ids, samples, state, rgba, labels, depths, normals):
         if count > 0:
             depths[pixel] = total / count
             scale = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-20)
-            normals[pixel, 0], normals[pixel, 1], normals[pixel, 2] = nx * scale, ny * scale, nz * scale
+            normals[0, pixel], normals[1, pixel], normals[2, pixel] = nx * scale, ny * scale, nz * scale

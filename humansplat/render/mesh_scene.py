@@ -9,6 +9,8 @@ from jaxtyping import Float32, Int32, UInt8
 
 from humansplat.render import mesh_kernels as kernels
 from humansplat.render.lighting import Lighting
+from humansplat.render.mesh_opaque import pack_faces
+from humansplat.render.mesh_rays import bounding_spheres
 from humansplat.render.shaded_mesh import ShadedMesh
 
 OCCLUSION_RAYS = 12
@@ -48,6 +50,9 @@ class MeshScene:
         faces = faces.astype(np.int32)
         self.embree = EmbreeScene(robust=True)
         TriangleMesh(self.embree, vertices, faces)
+        self.embree.run(
+            np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
+        )  # builds; threads must not race to it
 
         normals = np.concatenate([_normals(mesh) for mesh in meshes])
         uvs, uv_faces, density = _merge_uvs(meshes)
@@ -79,6 +84,8 @@ class MeshScene:
             srgb_to_linear=_srgb_to_linear_table(),
             display=_display_table(lighting.shaded),
         )
+        self.spheres = bounding_spheres(vertices, faces)
+        self.records = None if len(lighting.directions) else pack_faces(self.arrays)
 
 
 def bake_visibility(

@@ -1,24 +1,28 @@
 """Pictures of textured meshes by Embree rays: anti-aliased, lit, with see-through hair."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int32, UInt8
+from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 
 from humansplat.render import mesh_kernels as kernels
 from humansplat.render.lighting import Lighting, random_lighting, studio_lighting, unlit
+from humansplat.render.mesh_opaque import shade_pixels
+from humansplat.render.mesh_rays import PrimaryRays, visible_pixels
 from humansplat.render.mesh_scene import MeshScene
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import Cameras, TensorStruct
 
 __all__ = ["Lighting", "MeshImages", "ShadedMesh", "random_lighting", "render_meshes", "studio_lighting", "unlit"]
 
-TILE = 8
 MAX_LAYERS = 16
 """Hits after which the next one stops a ray, however transparent; half of them may be a surface met twice."""
-RAYS_A_BATCH = 1 << 20
+RAYS_A_BATCH = 1 << 14
+"""What they gather stays in the processor's cache."""
 
 
 class MeshImages(TensorStruct):
@@ -57,71 +61,59 @@ def render_meshes(
     return render_scene(MeshScene(meshes, lighting or studio_lighting()), cameras, samples=samples)
 
 
-def render_scene(scene: MeshScene, cameras: Cameras, *, samples: int = 2) -> MeshImages:
-    """Render a scene that was built before; see :func:`render_meshes`."""
+def render_scene(scene: MeshScene, cameras: Cameras, *, samples: int = 2, threads: int = 1) -> MeshImages:
+    """Render a scene that was built before; see :func:`render_meshes`.
+
+    Args:
+        scene: What to draw.
+        cameras: One batch axis.
+        samples: Rays along each side of a pixel.
+        threads: That share the work; the pictures do not depend on it. One suits those who render in many processes.
+    """
     count, height, width = len(cameras.viewmats), cameras.height, cameras.width
-    rgba = np.zeros((count, height * width, 4), np.float32)
+    rgba = np.zeros((count, 4, height * width), np.float32)
     parts = np.zeros((count, height * width), np.uint8)
     depth = np.zeros((count, height * width), np.float32)
-    normals = np.zeros((count, height * width, 3), np.float32)
-    for index in range(count):
-        camera = cameras[index]
-        pixel_ids, directions = primary_rays(scene, camera, samples)
-        center = camera.centers.detach().cpu().numpy().astype(np.float32)
-        footprint = 2.0 / (float(camera.Ks[0, 0] + camera.Ks[1, 1]) * samples)
-        step = max(RAYS_A_BATCH // samples**2, 1)
-        for start in range(0, len(pixel_ids), step):
-            chunk = slice(start * samples**2, (start + step) * samples**2)
-            state = _trace(scene, center, directions[chunk], footprint)
-            kernels.resolve_pixels(
-                pixel_ids[start : start + step],
-                samples**2,
-                state,
-                rgba[index],
-                parts[index],
-                depth[index],
-                normals[index],
-            )
+    normals = np.zeros((count, 3, height * width), np.float32)
+    step = max(RAYS_A_BATCH // samples**2, 1)
+    with ThreadPoolExecutor(threads) as pool:
+        for index in range(count):
+            rays = PrimaryRays(cameras[index], samples)
+            pictures = rgba[index], parts[index], depth[index], normals[index]
+            pixel_ids = visible_pixels(scene.arrays.vertices, scene.arrays.faces, scene.spheres, cameras[index])
+            batches = [pixel_ids[start : start + step] for start in range(0, len(pixel_ids), step)]
+            run = pool.map if threads > 1 else map
+            for _ in run(partial(_render_pixels, scene, rays, pictures), batches):
+                pass
     return MeshImages(
-        rgba=torch.from_numpy(rgba).unflatten(1, (height, width)).permute(0, 3, 1, 2).contiguous(),
+        rgba=torch.from_numpy(rgba).unflatten(2, (height, width)),
         parts=torch.from_numpy(parts).unflatten(1, (height, width)),
         depth=torch.from_numpy(depth).unflatten(1, (height, width)),
-        normals=torch.from_numpy(normals).unflatten(1, (height, width)).permute(0, 3, 1, 2).contiguous(),
+        normals=torch.from_numpy(normals).unflatten(2, (height, width)),
     )
 
 
-def primary_rays(
-    scene: MeshScene, camera: Cameras, samples: int
-) -> tuple[Int32[np.ndarray, " p"], Float32[np.ndarray, "n 3"]]:
-    """Rays through the pixels near the meshes; the rest of the picture is empty without asking Embree.
-
-    Args:
-        scene: What to look at.
-        camera: Without batch axes.
-        samples: Rays along each side of a pixel.
-
-    Returns:
-        Numbers of the pixels (``row * width + column``), and for each pixel ``samples ** 2`` directions, one after
-        the other, world frame, of unit camera-frame depth.
-    """
-    viewmat, K = camera.viewmats.detach().cpu().double().numpy(), camera.Ks.detach().cpu().double().numpy()
-    width, height, rotation = camera.width, camera.height, viewmat[:3, :3]
-    cam = scene.arrays.vertices @ rotation.T.astype(np.float32) + viewmat[:3, 3].astype(np.float32)
-    depths = np.ascontiguousarray(cam[:, 2])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pixels = (cam @ K.T.astype(np.float32))[:, :2] / depths[:, None]
-    marked = np.zeros((-(-height // TILE), -(-width // TILE)), np.bool_)
-    kernels.mark_tiles(pixels, depths, scene.arrays.faces, TILE, marked)
-    capacity = int(marked.sum()) * TILE**2
-    pixel_ids = np.empty(capacity, np.int32)
-    directions = np.empty((capacity * samples**2, 3), np.float32)
-    world_from_pixel = np.ascontiguousarray(rotation.T @ np.linalg.inv(K))
-    used = kernels.tile_rays(marked, TILE, width, height, samples, world_from_pixel, pixel_ids, directions)
-    return pixel_ids[:used], directions[: used * samples**2]
+def _render_pixels(
+    scene: MeshScene, rays: PrimaryRays, pictures: Sequence[np.ndarray], pixel_ids: Int32[np.ndarray, " p"]
+) -> None:
+    """Trace, shade and average some pixels."""
+    origins, directions = rays.through(pixel_ids)
+    if scene.records is not None:
+        hits = scene.embree.run(origins, directions, output=True)
+        unfinished = shade_pixels(
+            pixel_ids, rays.num_per_pixel, hits["primID"], hits["u"], hits["v"], hits["tfar"], hits["Ng"], directions,
+            scene.arrays, scene.records, scene.light, np.float32(rays.footprint), *pictures,
+        )  # fmt: skip
+        if not unfinished.any():
+            return
+        pixel_ids = pixel_ids[unfinished]
+        origins, directions = rays.through(pixel_ids)
+    state = _trace(scene, rays, origins, directions)
+    kernels.resolve_pixels(pixel_ids, rays.num_per_pixel, state, *pictures)
 
 
-def _trace(scene: MeshScene, center: np.ndarray, directions: np.ndarray, footprint: float) -> kernels.RayState:
-    """Follow rays from one camera through all layers."""
+def _trace(scene: MeshScene, primary: PrimaryRays, origins: np.ndarray, directions: np.ndarray) -> kernels.RayState:
+    """Follow rays through all layers."""
     count = len(directions)
     state = kernels.RayState(
         reach=np.zeros(count, np.float32),
@@ -134,12 +126,12 @@ def _trace(scene: MeshScene, center: np.ndarray, directions: np.ndarray, footpri
     )
     rays = np.arange(count)
     for layer in range(MAX_LAYERS + 1):
-        ahead = directions[rays] if layer else directions
-        starts = center + state.reach[rays, None] * ahead
-        hits = scene.embree.run(starts, ahead, output=True)
+        if layer:
+            origins = primary.center + state.reach[rays, None] * directions[rays]
+        hits = scene.embree.run(origins, directions[rays] if layer else directions, output=True)
         goes_on = kernels.shade_hits(
             scene.arrays, scene.light, rays, hits["primID"], hits["u"], hits["v"], hits["tfar"], hits["Ng"],
-            directions, footprint, layer == MAX_LAYERS, state,
+            directions, primary.footprint, layer == MAX_LAYERS, state,
         )  # fmt: skip
         rays = rays[goes_on]
         if not len(rays):

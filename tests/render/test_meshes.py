@@ -215,7 +215,7 @@ def test_back_faces_show_only_on_two_sided_meshes():
     assert not one_sided.rgba[1].any()
     two_sided = render_meshes([quad()], cameras, flat_light())
     assert two_sided.rgba[1, 3].any()
-    assert two_sided.normals[1, 2, SIZE // 2, SIZE // 2] == -1
+    assert two_sided.normals[1, 2, SIZE // 2, SIZE // 2].item() == pytest.approx(-1)
 
 
 def test_edges_have_the_color_of_the_surface():

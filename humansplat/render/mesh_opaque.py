@@ -1,0 +1,291 @@
+"""Pixels whose first hits decide, without lamps: from Embree's hits to the picture in one pass.
+
+So it is with scans: they are opaque, and shown unlit or by even light. What a hit needs of its face lies in one
+cache line, and no array stands between a hit and its pixel. The pixels that need more (hair, glasses, the back of a
+one-sided face) are left to ``mesh_kernels``. This is float32, which is faster; over there float64 stays, so that
+synthetic people stay the same to the byte. The two agree within 1/255.
+"""
+
+from typing import NamedTuple, no_type_check
+
+import numpy as np
+from numba import njit
+
+from humansplat.render.mesh_kernels import OPAQUE, SceneArrays
+
+LINE = 16  # 32-bit words of a face's record: a cache line
+_UV, _DENSITY, _LABELS, _PIECE, _NORMALS = 0, 6, 28, 8, 18  # in units of float32, float32, uint8, int32, int16
+
+_compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+_inlined = njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"}, inline="always")
+
+_ZERO, _HALF, _ONE, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(3.0)
+
+
+class FaceRecords(NamedTuple):
+    """A cache line for each face, ``[f, ...]`` seen as four types."""
+
+    floats: np.ndarray
+    """[f, 16] float32: texture coordinates of the corners 0-5, texels per metre 6."""
+    ints: np.ndarray
+    """[f, 16] int32: sRGB of the corners 0-2 as 0xBBGGRR where the piece has vertex colours; piece 8."""
+    shorts: np.ndarray
+    """[f, 32] int16: normals of the corners times 32767, 18-26."""
+    bytes: np.ndarray
+    """[f, 64] uint8: labels of the corners 28-30."""
+
+
+def pack_faces(scene: SceneArrays) -> FaceRecords:
+    """Gather what the corners of each face need."""
+    count = len(scene.faces)
+    floats = np.zeros((count + 1) * LINE, np.float32)
+    skip = -floats.ctypes.data % 64 // 4
+    floats = floats[skip : skip + count * LINE].reshape(count, LINE)
+    records = FaceRecords(floats, floats.view(np.int32), floats.view(np.int16), floats.view(np.uint8))
+    _fill_records(scene, records)
+    return records
+
+
+@_compiled
+@no_type_check
+def _fill_records(scene, records):
+    for f in range(len(scene.faces)):
+        piece = scene.face_piece[f]
+        for i in range(3):
+            v = scene.faces[f, i]
+            if scene.colored[piece]:
+                color = scene.vertex_colors[v]
+                records.ints[f, i] = np.int32(color[0]) | np.int32(color[1]) << 8 | np.int32(color[2]) << 16
+            else:
+                records.floats[f, 2 * i] = scene.uvs[scene.uv_faces[f, i], 0]
+                records.floats[f, 2 * i + 1] = scene.uvs[scene.uv_faces[f, i], 1]
+            for k in range(3):
+                records.shorts[f, _NORMALS + 3 * i + k] = np.int16(round(scene.normals[v, k] * 32767.0))
+            records.bytes[f, _LABELS + i] = scene.labels[v]
+        records.floats[f, _DENSITY] = scene.density[f]
+        records.ints[f, _PIECE] = piece
+
+
+@_inlined
+@no_type_check
+def _texel(texels, place, weight, srgb_to_linear):
+    """A texel's linear RGB, and its weight, by its alpha too: see ``mesh_kernels``."""
+    weight *= np.float32(texels[place, 3]) + np.float32(1e-3)
+    return (
+        weight * srgb_to_linear[texels[place, 0]],
+        weight * srgb_to_linear[texels[place, 1]],
+        weight * srgb_to_linear[texels[place, 2]],
+        weight,
+    )
+
+
+@_inlined
+@no_type_check
+def _texture(texels, offset, width, height, u, v, srgb_to_linear):
+    """Bilinear lookup with repetition, linear RGB."""
+    x = (u - np.floor(u)) * np.float32(width) - _HALF
+    y = (_ONE - (v - np.floor(v))) * np.float32(height) - _HALF
+    left, top = np.floor(x), np.floor(y)
+    fx, fy = x - left, y - top
+    x0, y0 = np.int64(left), np.int64(top)
+    x1, y1 = x0 + 1, y0 + 1
+    if x0 < 0:
+        x0 = width - 1
+    if x1 >= width:
+        x1 = 0
+    if y0 < 0:
+        y0 = height - 1
+    if y1 >= height:
+        y1 = 0
+    upper, lower = offset + y0 * width, offset + y1 * width
+    gx, gy = _ONE - fx, _ONE - fy
+    r0, g0, b0, w0 = _texel(texels, np.uint64(upper + x0), gx * gy, srgb_to_linear)
+    r1, g1, b1, w1 = _texel(texels, np.uint64(upper + x1), fx * gy, srgb_to_linear)
+    r2, g2, b2, w2 = _texel(texels, np.uint64(lower + x0), gx * fy, srgb_to_linear)
+    r3, g3, b3, w3 = _texel(texels, np.uint64(lower + x1), fx * fy, srgb_to_linear)
+    scale = _ONE / (w0 + w1 + w2 + w3)
+    return (r0 + r1 + r2 + r3) * scale, (g0 + g1 + g2 + g3) * scale, (b0 + b1 + b2 + b3) * scale
+
+
+@_inlined
+@no_type_check
+def _channel(a, b, c, shift, wa, wb, wc, srgb_to_linear):
+    """One channel of three packed colours, interpolated and made linear."""
+    value = (
+        wa * np.float32((a >> shift) & 255) + wb * np.float32((b >> shift) & 255) + wc * np.float32((c >> shift) & 255)
+    )
+    low = min(max(np.int32(value), 0), 254)
+    dark = srgb_to_linear[low]
+    return dark + (value - np.float32(low)) * (srgb_to_linear[low + 1] - dark)
+
+
+@_inlined
+@no_type_check
+def _display(value, curve):
+    place = min(np.sqrt(max(value, _ZERO)), np.float32(1.999)) * np.float32(0.5 * (len(curve) - 1))
+    index = np.uint32(place)
+    dark = curve[index]
+    return dark + (place - np.float32(index)) * (curve[index + np.uint32(1)] - dark)
+
+
+@_inlined
+@no_type_check
+def _sky(sh, k, x, y, z):
+    """One channel of the surroundings' light by direction; see ``Lighting.environment``."""
+    value = sh[0, k] + sh[1, k] * x + sh[2, k] * y + sh[3, k] * z + sh[4, k] * (x * y) + sh[5, k] * (y * z)
+    return max(value + sh[6, k] * (_THREE * z * z - _ONE) + sh[7, k] * (x * z) + sh[8, k] * (x * x - y * y), _ZERO)
+
+
+@_inlined
+@no_type_check
+def _reflect_surroundings(sh, open_sky, nx, ny, nz, vx, vy, vz, specular, roughness, r, g, b):
+    """Light that a surface of reflectance ``r, g, b`` sends back; see ``mesh_kernels._reflect_light``."""
+    r, g, b = r * _sky(sh, 0, nx, ny, nz), g * _sky(sh, 1, nx, ny, nz), b * _sky(sh, 2, nx, ny, nz)
+    if specular > _ZERO:
+        facing = max(-(nx * vx + ny * vy + nz * vz), _ZERO)
+        smooth = _ONE - roughness
+        falloff = np.float32(2.0) ** (np.float32(-9.28) * facing)
+        falloff = min(smooth * smooth, falloff) * smooth + np.float32(0.0425) - np.float32(0.0275) * roughness
+        scale = np.float32(1.04) - np.float32(0.572) * roughness - np.float32(1.04) * falloff
+        scale = specular * scale + np.float32(1.04) * falloff - np.float32(0.04) + np.float32(0.022) * roughness
+        scale = max(scale, _ZERO)
+        mirror = np.float32(2.0) * facing
+        mx, my, mz = vx + mirror * nx, vy + mirror * ny, vz + mirror * nz
+        r += scale * _sky(sh, 0, mx, my, mz)
+        g += scale * _sky(sh, 1, mx, my, mz)
+        b += scale * _sky(sh, 2, mx, my, mz)
+    return open_sky * r, open_sky * g, open_sky * b
+
+
+@_compiled
+@no_type_check
+def shade_pixels(
+    pixel_ids, samples, primitives, hit_u, hit_v, hit_t, hit_normals, directions,
+    scene, records, light, footprint, rgba, parts, depths, normals,
+):  # fmt: skip
+    """Shade first hits and average the ``samples`` rays of each pixel into flat images.
+
+    What the images hold: see ``mesh_kernels.resolve_pixels``. Returns which pixels have a ray that may go on behind
+    its first hit; they are left as they were.
+    """
+    unfinished = np.zeros(len(pixel_ids), np.bool_)
+    labels = np.empty(samples, np.int32)
+    seen = np.empty((samples, 4), np.float32)  # depth and normal
+    for i in range(len(pixel_ids)):
+        red, green, blue, nearest = _ZERO, _ZERO, _ZERO, np.float32(np.inf)
+        hits = 0
+        first = i * samples
+        for s in range(samples):
+            ray = np.uint64(first + s)
+            f = primitives[ray]
+            if f < 0:
+                continue
+            f = np.uint64(f)
+            wb, wc, depth = hit_u[ray], hit_v[ray], hit_t[ray]
+            wa = _ONE - wb - wc
+            piece = np.uint64(records.ints[f, _PIECE])
+            dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
+            back = hit_normals[ray, 0] * dx + hit_normals[ray, 1] * dy + hit_normals[ray, 2] * dz > _ZERO
+            if scene.alpha_mode[piece] != OPAQUE or (back and not scene.two_sided[piece]):
+                unfinished[i] = True
+                break
+            r, g, b = _ONE, _ONE, _ONE
+            num_levels = scene.num_levels[piece]
+            if num_levels > 0:
+                # The rounded binary logarithm, from the exponent's bits.
+                texels = records.floats[f, _DENSITY] * footprint * depth * np.float32(1.41421356)
+                level = (np.float32(texels).view(np.int32) >> 23) - 127
+                level = np.uint64(min(max(level, 0), num_levels - 1))
+                u = wa * records.floats[f, 0] + wb * records.floats[f, 2] + wc * records.floats[f, 4]
+                v = wa * records.floats[f, 1] + wb * records.floats[f, 3] + wc * records.floats[f, 5]
+                offset, width, height = (
+                    scene.levels[piece, level, 0], scene.levels[piece, level, 1], scene.levels[piece, level, 2],
+                )  # fmt: skip
+                r, g, b = _texture(scene.texels, offset, width, height, u, v, scene.srgb_to_linear)
+            elif scene.colored[piece]:
+                p, q, t = records.ints[f, 0], records.ints[f, 1], records.ints[f, 2]
+                r = _channel(p, q, t, 0, wa, wb, wc, scene.srgb_to_linear)
+                g = _channel(p, q, t, 8, wa, wb, wc, scene.srgb_to_linear)
+                b = _channel(p, q, t, 16, wa, wb, wc, scene.srgb_to_linear)
+            r *= scene.color[piece, 0]
+            g *= scene.color[piece, 1]
+            b *= scene.color[piece, 2]
+
+            n = records.shorts[f]
+            nx = wa * np.float32(n[18]) + wb * np.float32(n[21]) + wc * np.float32(n[24])
+            ny = wa * np.float32(n[19]) + wb * np.float32(n[22]) + wc * np.float32(n[25])
+            nz = wa * np.float32(n[20]) + wb * np.float32(n[23]) + wc * np.float32(n[26])
+            scale = _ONE / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-20))
+            if back:
+                scale = -scale
+            nx, ny, nz = nx * scale, ny * scale, nz * scale
+            if light.shaded:
+                scale = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
+                corners = scene.faces[f]
+                open_sky = wa * scene.occlusion[corners[0]] + wb * scene.occlusion[corners[1]]
+                open_sky += wc * scene.occlusion[corners[2]]
+                r, g, b = _reflect_surroundings(
+                    light.environment, open_sky, nx, ny, nz, dx * scale, dy * scale, dz * scale,
+                    scene.specular[piece], scene.roughness[piece], r, g, b,
+                )  # fmt: skip
+            red += _display(r, scene.display)
+            green += _display(g, scene.display)
+            blue += _display(b, scene.display)
+            seen[hits, 0] = depth
+            seen[hits, 1] = nx
+            seen[hits, 2] = ny
+            seen[hits, 3] = nz
+            heaviest = 0
+            if wb > wa and wb >= wc:
+                heaviest = 1
+            elif wc > wa:
+                heaviest = 2
+            labels[hits] = records.bytes[f, np.uint64(_LABELS + heaviest)]
+            nearest = min(nearest, depth)
+            hits += 1
+        if hits == 0 or unfinished[i]:
+            continue
+        pixel = np.uint64(pixel_ids[i])
+        scale = _ONE / np.float32(hits)
+        rgba[0, pixel] = min(red * scale, _ONE)
+        rgba[1, pixel] = min(green * scale, _ONE)
+        rgba[2, pixel] = min(blue * scale, _ONE)
+        rgba[3, pixel] = np.float32(hits) / np.float32(samples)
+        parts[pixel] = _most_frequent(labels, hits, samples)
+        limit = nearest + np.float32(0.05)
+        total, nx, ny, nz = _ZERO, _ZERO, _ZERO, _ZERO
+        count = 0
+        for s in range(hits):
+            if seen[s, 0] < limit:
+                total += seen[s, 0]
+                nx += seen[s, 1]
+                ny += seen[s, 2]
+                nz += seen[s, 3]
+                count += 1
+        depths[pixel] = total / np.float32(count)
+        scale = _ONE / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-20))
+        normals[0, pixel] = nx * scale
+        normals[1, pixel] = ny * scale
+        normals[2, pixel] = nz * scale
+    return unfinished
+
+
+@_inlined
+@no_type_check
+def _most_frequent(labels, hits, samples):
+    """The label with most votes; the missed samples vote for 0, which loses ties; else the lower number wins."""
+    best, most = 0, samples - hits
+    for s in range(hits):
+        if labels[s] == 0:
+            most += 1
+    for s in range(hits):
+        label = labels[s]
+        if label == best or label == 0:
+            continue
+        votes = 0
+        for t in range(hits):
+            if labels[t] == label:
+                votes += 1
+        if votes > most or (votes == most and (best == 0 or label < best)):
+            best, most = label, votes
+    return best
