@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -153,7 +153,7 @@ def parse_cameras(content: bytes, where: str) -> tuple[Cameras, tuple[Role, ...]
         where: Its name, for messages.
 
     Raises:
-        UserError: If it is incomplete.
+        UserError: If it is incomplete or has views of an unknown role.
     """
     fields = _parse_json(content, where)
     try:
@@ -163,6 +163,8 @@ def parse_cameras(content: bytes, where: str) -> tuple[Cameras, tuple[Role, ...]
         roles = tuple(fields["roles"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: not cameras of a person ({error}); make the data anew") from error
+    if unknown := sorted(set(roles) - set(get_args(Role))):
+        raise UserError(f"{where} has views of unknown roles {unknown}; there are {sorted(get_args(Role))}")
     return cameras, roles
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from humansplat.data.format import MANIFEST
 from humansplat.errors import UserError
@@ -14,6 +14,7 @@ from humansplat.errors import UserError
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class PersonFiles(Protocol):
     """One person's files by their names in the person's folder, e.g. ``images/003.png``."""
 

@@ -15,15 +15,17 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from humansplat.config import ViewShares
 from humansplat.data.format import parse_cameras
 from humansplat.data.listing import PersonFiles, list_people
 from humansplat.data.people import BodyTemplate, PeopleBatch
 from humansplat.data.person_files import decode_rgba
+from humansplat.data.rig import NUM_RIG_VIEWS
 from humansplat.data.view_choice import PersonViews, ViewChoice, person_views
 from humansplat.errors import UserError
+from humansplat.geometry.projection import orbit
 from humansplat.io.body import parse_body
 from humansplat.structures import Cameras, PosedBody, TensorStruct
 
@@ -120,7 +122,7 @@ def collate(samples: Sequence[PersonSample]) -> PersonSample:
                 f"people of one batch have {what} of the shapes {shapes}: set data.image_size, or keep people of "
                 "different kinds in different runs"
             )
-        return torch.stack(list(tensors))
+        return default_collate(list(tensors))  # straight into shared memory where this is a worker process
 
     def cameras(views: Sequence[Cameras]) -> Cameras:
         viewmats = stack([view.viewmats for view in views], "cameras")
@@ -214,11 +216,15 @@ def read_sample(
         file = picture_file(view)
         decoded[view] = decode_rgba(files.read(file), files.where(file), cameras, size)
     resized = cameras.resized(*size)
+    rig = resized[torch.tensor(choice.rig)]
+    if choice.rig[0] != 0 and plan.num_inputs == 1:
+        # As for a photograph: carried around the world's vertical axis, which the ring's own axis is not quite.
+        rig = orbit(resized[choice.rig[0]], torch.zeros(3), torch.arange(NUM_RIG_VIEWS) * (0.5 * torch.pi))
     tensors = {"vertices": body.vertices, "joints": body.joints}
     tensors |= {f"param.{name}": value for name, value in (body.parameters or {}).items()}
     return PersonSample(
         images=_stack([decoded[view] for view in choice.rig[: plan.num_inputs]]),
-        cameras=resized[torch.tensor(choice.rig)],
+        cameras=rig,
         targets=_stack([decoded[view] for view in choice.targets]),
         target_cameras=resized[torch.tensor(choice.targets)],
         views=torch.tensor((*choice.rig, *choice.targets)),

@@ -76,13 +76,13 @@ def make_shards(
         names = [person.folder.name for person in packed]
         if not path.is_file():
             with replacing(path) as temporary:
-                _write(temporary, packed, lambda count, before=done: progress and progress(before + count, len(people)))
+                _write(
+                    temporary, packed, lambda count, before=done: progress and progress(before + count, len(people))
+                )
         done += len(packed)
         if progress is not None:
             progress(done, len(people))
-        entries.append(
-            {"name": path.name, "people": names, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        )
+        entries.append({"name": path.name, "people": names, "bytes": path.stat().st_size, "sha256": sha256_of(path)})
         paths.append(path)
     with replacing(out / INDEX) as temporary:
         text = json.dumps({"format": FORMAT_VERSION, "people": len(people), "shards": entries}, indent=1)

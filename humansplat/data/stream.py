@@ -131,7 +131,7 @@ class PeopleStream:
         if self._num_workers:
             how |= {"prefetch_factor": PREFETCHED, "multiprocessing_context": "spawn"}
         common: dict[str, Any] = {"seed": self._seed, "weights": config.weights, "verify": config.verify}
-        place = {"position": self.position, "rank": self._rank, "world_size": self._world_size}
+        place: dict[str, Any] = {"position": self.position, "rank": self._rank, "world_size": self._world_size}
         if self._kind == "stream":
             roots = [Path(root) for root in self._roots]
             people = PeopleDataset(roots, self.template, options, flagged=self._flagged, **common)

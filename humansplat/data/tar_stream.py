@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import Protocol, runtime_checkable
 from urllib.parse import unquote
 
 from humansplat.errors import UserError
@@ -12,6 +13,23 @@ from humansplat.errors import UserError
 BLOCK = 512
 SKIP_PIECE = 2**20
 INDEX = "shards.json"
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What is read from, a file or what fsspec opens; closed at the end of a ``with`` block."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+
+    def seekable(self) -> bool: ...
+
+    def __enter__(self) -> "Readable": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +48,7 @@ class TarStream:
         where: Its name, for messages.
     """
 
-    def __init__(self, file: BinaryIO, where: str) -> None:
+    def __init__(self, file: Readable, where: str) -> None:
         self._file, self._where = file, where
         self._left = 0
         self._seekable = file.seekable()
@@ -53,7 +71,9 @@ class TarStream:
                 self._content = size
                 yield Member(_text(block[345:500], b"/") + _text(block[:100]), size)
             elif kind != b"5":
-                raise UserError(f"{self._where} holds a tar entry of the kind {kind!r}: make it by tools/make_shards.py")
+                raise UserError(
+                    f"{self._where} holds a tar entry of the kind {kind!r}: make it by tools/make_shards.py"
+                )
 
     def read(self) -> bytes:
         """The content of the file whose head came last."""
@@ -144,7 +164,7 @@ def join(root: str, name: str) -> str:
     return f"{root.rstrip('/')}/{name}" if "://" in root else str(Path(root) / name)
 
 
-def open_url(url: str) -> BinaryIO:
+def open_url(url: str) -> Readable:
     """Open a local file, or whatever fsspec knows, for reading.
 
     Raises:
@@ -152,7 +172,7 @@ def open_url(url: str) -> BinaryIO:
     """
     try:
         if "://" not in url:
-            return open(url, "rb", buffering=64 * 1024)  # noqa: SIM115 - the caller closes it
+            return open(url, "rb", buffering=64 * 1024)
         import fsspec
 
         return fsspec.open(url, "rb").open()

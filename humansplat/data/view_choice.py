@@ -12,13 +12,19 @@ import numpy as np
 import torch
 
 from humansplat.config import ViewShares
-from humansplat.data.rig import NUM_RIG_VIEWS
+from humansplat.data.rig import NUM_RIG_VIEWS, Role
 from humansplat.errors import UserError
 from humansplat.geometry.projection import orbit
 from humansplat.structures import Cameras
 
-GROUPS = {"input": "rig", "orthogonal": "rig"} | {
-    name: name for name in ("whole", "half", "face", "novel", "closeup")
+GROUPS: dict[Role, str] = {
+    "input": "rig",
+    "orthogonal": "rig",
+    "whole": "whole",
+    "half": "half",
+    "face": "face",
+    "novel": "novel",
+    "closeup": "closeup",
 }
 """The share of ``ViewShares`` that a role counts to."""
 QUARTER_TOLERANCE = 0.01
@@ -89,7 +95,7 @@ class PersonViews:
         return ViewChoice(rig, tuple(targets))
 
 
-def person_views(cameras: Cameras, roles: Sequence[str], where: str) -> PersonViews:
+def person_views(cameras: Cameras, roles: Sequence[Role], where: str) -> PersonViews:
     """Sort a person's views by what they can be used for.
 
     Args:
@@ -98,16 +104,13 @@ def person_views(cameras: Cameras, roles: Sequence[str], where: str) -> PersonVi
         where: The file that they come from, for messages.
 
     Raises:
-        UserError: If the four views of the rig do not come first, or a role is unknown.
+        UserError: If the four views of the rig do not come first.
     """
     if tuple(roles[:NUM_RIG_VIEWS]) != ("input", *["orthogonal"] * (NUM_RIG_VIEWS - 1)):
         raise UserError(
             f"{where} begins with the roles {list(roles[:NUM_RIG_VIEWS])} instead of one input and three orthogonal "
             "views: make the person anew"
         )
-    unknown = sorted(set(roles) - GROUPS.keys())
-    if unknown:
-        raise UserError(f"{where} has views of unknown roles {unknown}; there are {sorted(GROUPS)}")
     groups: dict[str, list[int]] = {}
     for view, role in enumerate(roles):
         groups.setdefault(GROUPS[role], []).append(view)

@@ -1,5 +1,6 @@
 """Small people on disk: a coloured point cloud for a body, drawn as discs."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,8 +45,16 @@ def make_template() -> BodyTemplate:
     )
 
 
-def write_toy_person(root: Path, name: str, seed: int, num_novel: int = 3, size: int = SIZE) -> None:
-    """Write one person and then its line of the manifest."""
+def write_toy_person(
+    root: Path,
+    name: str,
+    seed: int,
+    num_novel: int = 3,
+    size: int = SIZE,
+    ring: int = 0,
+    flags: tuple[str, ...] = (),
+) -> None:
+    """Write one person and then its line of the manifest; with ``ring`` three rings of so many views come last."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     vertices = make_template().canonical + 0.05 * torch.randn(7, 3, generator=generator)
@@ -58,6 +67,14 @@ def write_toy_person(root: Path, name: str, seed: int, num_novel: int = 3, size:
     )
     azimuths = torch.cat([torch.arange(4) * torch.pi / 2, 6 * torch.rand(num_novel, generator=generator)])
     cameras = orbit(first, torch.zeros(3), azimuths)
+    roles = ["input", *["orthogonal"] * 3, *["novel"] * num_novel]
+    if ring:
+        around = orbit(first, torch.zeros(3), torch.arange(ring) * (2 * torch.pi / ring) + 0.1)
+        closer = torch.tensor([[1.5, 1.5, 1.0], [1.5, 1.5, 1.0], [1.0, 1.0, 1.0]])
+        viewmats = torch.cat([cameras.viewmats, *[around.viewmats] * 3])
+        Ks = torch.cat([cameras.Ks, around.Ks, around.Ks * closer, around.Ks * closer**2])
+        cameras = Cameras(viewmats=viewmats, Ks=Ks, width=size, height=size)
+        roles += [role for role in ("whole", "half", "face") for _ in range(ring)]
     colors = rng.integers(30, 226, (7, 3), dtype=np.uint8)
     body = PosedBody(
         vertices=vertices,
@@ -72,18 +89,19 @@ def write_toy_person(root: Path, name: str, seed: int, num_novel: int = 3, size:
             "translation": torch.randn(3, generator=generator),
         },
     )
-    pictures = np.stack([draw(vertices, cameras[view], colors) for view in range(len(azimuths))])
+    pictures = np.stack([draw(vertices, cameras[view], colors) for view in range(len(roles))])
     record = PersonRecord(
         images=pictures,
         parts=(pictures[..., 3] > 0).astype(np.uint8),
         cameras=cameras,
-        roles=("input", *["orthogonal"] * 3, *["novel"] * num_novel),
+        roles=tuple(roles),
         body=body,
         meta={"split": "train", "seed": seed},
     )
     write_person_folder(root / name, record)
     with (root / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
-        manifest.write(manifest_line(root / name) + "\n")
+        line = json.loads(manifest_line(root / name)) | ({"flags": flags} if flags else {})
+        manifest.write(json.dumps(line) + "\n")
 
 
 def draw(vertices: torch.Tensor, camera: Cameras, colors: np.ndarray) -> np.ndarray:
