@@ -1,4 +1,7 @@
-"""Random changes of whole people on the training device: pictures, cameras and bodies together."""
+"""Random changes of whole people on the training device: pictures, cameras and bodies together.
+
+What is done to the given pictures alone is in ``humansplat.data.photo_noise``.
+"""
 
 from dataclasses import replace
 
@@ -9,6 +12,7 @@ from torch import Tensor
 from humansplat.body.smpl import ROTATIONS
 from humansplat.config import AugmentConfig
 from humansplat.data.people import BodyTemplate, PeopleBatch
+from humansplat.data.photo_noise import roughen
 from humansplat.structures import Cameras, PosedBody
 
 RIG_MIRRORED = (0, 3, 2, 1)
@@ -29,7 +33,7 @@ def augment(
         keep = draws[2, :, :1] >= config.permute
         channels = torch.where(keep, torch.arange(3, device=device), shuffled)
         batch = recolor(batch, gains, channels)
-    return batch
+    return roughen(batch, config, generator)
 
 
 def recolor(batch: PeopleBatch, gains: Float[Tensor, "b 3"], channels: Int[Tensor, "b 3"]) -> PeopleBatch:

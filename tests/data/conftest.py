@@ -30,6 +30,18 @@ def write_person() -> Callable[..., None]:
     return write_toy_person
 
 
+@pytest.fixture(scope="session")
+def toy_template() -> BodyTemplate:
+    """The same for fixtures of a wider scope."""
+    return make_template()
+
+
+@pytest.fixture(scope="session")
+def make_toy_person() -> Callable[..., None]:
+    """The same for fixtures of a wider scope."""
+    return write_toy_person
+
+
 def make_template() -> BodyTemplate:
     """Seven vertices, symmetric; vertex 0 lies in the plane of symmetry."""
     half = torch.tensor([[0.3, 1.0, 0.1], [0.5, 1.4, 0.0], [0.2, 0.1, -0.1]])
