@@ -21,14 +21,15 @@ Structure Priors", NeurIPS 2024, sections 3.4 and 3.5. Where this differs from t
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from humansplat.geometry.rays import camera_rays, plucker
 from humansplat.models import splat_head
 from humansplat.models.cells import MAP_CHANNELS, map_features, nearest_cells, patchify, take_cells
 from humansplat.models.layers import BodyAttentionBlock, SelfAttentionBlock
-from humansplat.models.windows import project_to_cells, window_mask
+from humansplat.models.windowed_attention import Windows, plan_windows
+from humansplat.models.windows import project_to_cells
 from humansplat.render.body_maps import BodyMaps
 from humansplat.structures import Cameras, Gaussians, PosedBody, concatenate
 
@@ -175,7 +176,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             kept = nearest_cells(image[:, 3], maps, grid, self.kept_cells)  # [b, 4, t]
             cell_features = self._cell_features(latents.float(), image, cameras, maps, center, kept)
             body_features = self._body_features(latents.float(), cameras, body, maps, center, token_ids, token_normals)
-            allowed = self._windows(kept, grid, points, cameras)
+            windows = self._windows(kept, grid, points, cameras)
 
         missing = torch.zeros(NUM_VIEWS, 1, device=image.device)
         missing[latents.shape[1] :] = 1.0
@@ -187,7 +188,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         for block in self.body_blocks:
             body_tokens = self._run(block, body_tokens)
         for block in self.inter:
-            x = self._run(block, x, body_tokens, allowed)
+            x = self._run(block, x, body_tokens, windows)
         x = self.norm(x).unflatten(1, (NUM_VIEWS, -1))  # [b, 4, t, d]
         photo_raw = self.photo_head(x[:, :1]).unflatten(-1, (self.cell**2, -1))
         unseen_raw = self.unseen_head(x[:, 1:]).unflatten(-1, (-1, 1 + splat_head.CHANNELS))
@@ -202,7 +203,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
                 parts.append(self._skin_splats(body_raw.float(), points, image, cameras[:, 0]))
             return concatenate(parts)
 
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+    def _run(self, block: nn.Module, *inputs: Tensor | Windows) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)
@@ -263,10 +264,10 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
 
     def _windows(
         self, kept: Int[Tensor, "b v t"], grid: int, points: Float[Tensor, "b j 3"], cameras: Cameras
-    ) -> Bool[Tensor, "b vt j"]:
+    ) -> Windows:
         cells = torch.stack([kept % grid, kept // grid], dim=-1) + 0.5
         projected, inside = project_to_cells(points, cameras, self.cell)
-        return window_mask(cells, projected, inside, self.window).flatten(1, 2)
+        return plan_windows(cells, projected, inside, self.window, grid=grid)
 
     def _photo_splats(self, raw: Tensor, kept: Tensor, image: Tensor, cameras: Cameras, maps: BodyMaps) -> Gaussians:
         means, footprint, _ = self._along_rays(raw, kept, cameras, maps, 1)

@@ -1,8 +1,10 @@
 """Building blocks of the transformers."""
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from humansplat.models.windowed_attention import Windows, attend
 
 
 class Attention(nn.Module):
@@ -23,34 +25,42 @@ class Attention(nn.Module):
         self.key_norm = nn.RMSNorm(width // num_heads, eps=1e-6)
         self.to_out = nn.Linear(width, width)
 
-    def forward(
-        self,
-        queries: Float[Tensor, "b t d"],
-        context: Float[Tensor, "b s d"],
-        allowed: Bool[Tensor, "b t s"] | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        """Attend from ``queries`` to ``context``.
-
-        Args:
-            queries: Normed query tokens.
-            context: Normed key and value tokens.
-            allowed: Pairs that may see each other; a query without any gets zero, before the output
-                projection's bias.
-        """
-        key, value = self.to_key_value(context).chunk(2, dim=-1)
-        query = _rms_norm(self._split(self.to_query(queries)), self.query_norm)
-        key, value = _rms_norm(self._split(key), self.key_norm), self._split(value)
-        if allowed is None:
-            attended = F.scaled_dot_product_attention(query, key, value)
-        else:
-            lonely = ~allowed.any(dim=-1, keepdim=True)  # [b, t, 1]
-            mask = (allowed | lonely)[:, None]  # a row without a key would be 0 / 0
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            attended = attended.masked_fill(lonely[:, None], 0.0)
+    def forward(self, queries: Float[Tensor, "b t d"], context: Float[Tensor, "b s d"]) -> Float[Tensor, "b t d"]:
+        """Attend from ``queries`` to ``context``, normed tokens both."""
+        query, key, value = self._project(queries, context)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)  # [b, h, t, c]
+        attended = F.scaled_dot_product_attention(query, key, value)
         return self.to_out(attended.transpose(1, 2).flatten(-2))
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [b, heads, t, d / heads]
+    def _project(
+        self, queries: Float[Tensor, "b t d"], context: Float[Tensor, "b s d"]
+    ) -> tuple[Float[Tensor, "b t h c"], Float[Tensor, "b s h c"], Float[Tensor, "b s h c"]]:
+        key, value = self.to_key_value(context).chunk(2, dim=-1)
+        query, key, value = (x.unflatten(-1, (self.num_heads, -1)) for x in (self.to_query(queries), key, value))
+        return _rms_norm(query, self.query_norm), _rms_norm(key, self.key_norm), value
+
+
+class WindowedAttention(Attention):
+    """Projection-aware cross-attention: a cell sees the body tokens that project into a window around it.
+
+    The module of :func:`humansplat.models.windowed_attention.windowed_attention`, with the parameters of
+    :class:`Attention`.
+    """
+
+    def forward(  # type: ignore[override]
+        self, queries: Float[Tensor, "b t d"], context: Float[Tensor, "b j d"], windows: Windows
+    ) -> Float[Tensor, "b t d"]:
+        """Attend from the cells of all views to the body's tokens.
+
+        Args:
+            queries: Normed tokens of the cells, view after view.
+            context: Normed tokens of the body.
+            windows: Who sees whom, from ``plan_windows``; a cell that sees nothing gets zero, before the output
+                projection's bias.
+        """
+        query, key, value = self._project(queries, context)
+        attended = attend(query.unflatten(1, (windows.num_views, -1)), key, value, windows)
+        return self.to_out(attended.flatten(1, 2).flatten(-2))
 
 
 def _rms_norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
@@ -91,14 +101,11 @@ class BodyAttentionBlock(nn.Module):
         super().__init__()
         self.norm_cross = nn.LayerNorm(width)
         self.norm_body = nn.LayerNorm(width)
-        self.cross_attention = Attention(width=width, num_heads=num_heads)
+        self.cross_attention = WindowedAttention(width=width, num_heads=num_heads)
         self.self_block = SelfAttentionBlock(width=width, num_heads=num_heads)
 
     def forward(
-        self,
-        x: Float[Tensor, "b t d"],
-        body: Float[Tensor, "b j d"],
-        allowed: Bool[Tensor, "b t j"],
+        self, x: Float[Tensor, "b t d"], body: Float[Tensor, "b j d"], windows: Windows
     ) -> Float[Tensor, "b t d"]:
-        x = x + self.cross_attention(self.norm_cross(x), self.norm_body(body), allowed)
+        x = x + self.cross_attention(self.norm_cross(x), self.norm_body(body), windows)
         return self.self_block(x)

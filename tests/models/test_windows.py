@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from humansplat.geometry.projection import intrinsics, look_at
-from humansplat.models.layers import Attention
 from humansplat.models.windows import project_to_cells, window_mask
 from humansplat.structures import Cameras
 
@@ -41,27 +40,3 @@ def test_tokens_land_in_the_cell_of_their_pixel():
     cells, inside = project_to_cells(points, camera, 8)
     torch.testing.assert_close(cells[0, 0, 0], torch.tensor([16.0, 16.0]))
     assert inside[0, 0].tolist() == [True, False, False]  # ahead, behind the camera, beside the picture
-
-
-def test_a_query_without_keys_gets_zero_and_no_gradient(rng):
-    attention = Attention(width=8, num_heads=2)
-    torch.nn.init.zeros_(attention.to_out.bias)
-    queries = torch.randn(1, 3, 8, generator=rng, requires_grad=True)
-    allowed = torch.tensor([[[True, False], [False, False], [True, True]]])
-    out = attention(queries, torch.randn(1, 2, 8, generator=rng), allowed)
-    assert (out[0, 1] == 0).all()
-    assert (out[0, [0, 2]] != 0).any()
-    out.sum().backward()
-    assert (queries.grad[0, 1] == 0).all()
-    assert queries.grad.isfinite().all()
-
-
-def test_masked_attention_equals_attention_over_the_allowed_tokens(rng):
-    attention = Attention(width=8, num_heads=2).double()
-    queries, context = torch.randn(1, 5, 8, generator=rng).double(), torch.randn(1, 7, 8, generator=rng).double()
-    allowed = torch.rand(1, 5, 7, generator=rng) < 0.5
-    allowed[..., 0] = True
-    masked = attention(queries, context, allowed)
-    for i in range(5):
-        alone = attention(queries[:, i : i + 1], context[:, allowed[0, i]])
-        torch.testing.assert_close(masked[:, i : i + 1], alone)

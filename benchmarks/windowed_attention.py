@@ -1,0 +1,336 @@
+"""Time windowed attention against dense attention with a mask: the four views of a person and their body's tokens.
+
+python benchmarks/windowed_attention.py [--device cuda|cpu] [--only main|cost|shapes] [--plot FILE.png]
+
+A posed default body stands before the four cameras of the data's rig; some of its vertices are the tokens, and every
+cell of every view asks. What is timed begins with projected tokens and ends with the attended values, the sorting of
+the tokens included; the dense mask is made beforehand and costs it nothing. Memory is what a call adds to its inputs
+at its peak. On a GPU the times are medians by CUDA events, the cache cleared before each call; those of a captured
+graph leave out the launches. ``shapes`` tries ways to cut the work for the GPU. The plot needs matplotlib.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from humansplat.body.anny import AnnyBody
+from humansplat.data.rig import draw_rig
+from humansplat.models.windowed_attention import attend, plan_windows, windowed_attention
+from humansplat.models.windows import project_to_cells, window_mask
+
+CELL = 8  # pixels
+TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+MAIN = {
+    "cuda": {"grid": 64, "num_tokens": 6890, "heads": 16, "dim": 64, "window": 2.0},
+    "cpu": {"grid": 32, "num_tokens": 1536, "heads": 4, "dim": 64, "window": 2.0},
+}
+COSTS = {
+    "window": (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
+    "num_tokens": (1722, 3445, 6890, 13718),
+    "grid": (16, 32, 64, 96, 128),
+}
+SHAPES = (  # tile, block, group, warps, stages
+    (16, 32, 4, 1, 2),
+    (16, 32, 4, 1, 1),
+    (16, 32, 4, 1, 3),
+    (16, 32, 1, 1, 2),
+    (16, 32, 16, 1, 2),
+    (16, 16, 4, 1, 2),
+    (16, 64, 4, 1, 2),
+    (16, 64, 4, 2, 2),
+    (16, 32, 4, 2, 2),
+    (16, 64, 4, 4, 2),
+    (32, 32, 4, 2, 2),
+    (32, 64, 4, 4, 2),
+    (64, 32, 4, 4, 2),
+    (64, 64, 4, 4, 2),
+)
+NAMES = {"window": "K", "num_tokens": "tokens", "grid": "cells a side"}
+
+
+class Scene(NamedTuple):
+    """One problem; queries, keys and values are random."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    cells: Tensor
+    tokens: Tensor
+    inside: Tensor
+    window: float
+
+
+def posed_vertices() -> np.ndarray:
+    """A grown-up in no particular pose, metres."""
+    body = AnnyBody.load()
+    person = body.neutral(1)
+    bend = 0.15 * torch.randn(person["rotations"].shape, generator=torch.Generator().manual_seed(0))
+    bend[:, 0] = 0.0
+    with torch.no_grad():
+        return body.pose({**person, "rotations": person["rotations"] + bend}).vertices[0].numpy()
+
+
+def make_scene(
+    vertices: np.ndarray,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    grid: int,
+    num_tokens: int,
+    heads: int,
+    dim: int,
+    window: float,
+) -> Scene:
+    """Project some vertices into the rig's first four cameras."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(vertices), generator=generator)[:num_tokens]
+    points = torch.from_numpy(vertices)[chosen]
+    cameras = draw_rig(vertices, np.random.default_rng(0), grid * CELL, 0, 0)[0]
+    tokens, inside = project_to_cells(points[None], cameras.map(lambda x: x[None]), CELL)
+    index = torch.arange(grid * grid)
+    cells = (torch.stack([index % grid, index // grid], dim=-1) + 0.5).expand(1, 4, -1, 2)
+    query = torch.randn(1, 4, grid * grid, heads, dim, generator=generator)
+    key, value = torch.randn(2, 1, num_tokens, heads, dim, generator=generator)
+    features = [x.to(device, dtype) for x in (query, key, value)]
+    return Scene(*features, *(x.contiguous().to(device) for x in (cells, tokens, inside)), window)
+
+
+def dense_call(scene: Scene) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Scaled dot-product attention with the mask at hand; no care is taken of queries that see nothing."""
+    mask = window_mask(scene.cells, scene.tokens, scene.inside, scene.window).flatten(1, 2)[:, None]
+
+    def call(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        rows = query.flatten(1, 2).transpose(1, 2)
+        return F.scaled_dot_product_attention(rows, key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask)
+
+    return call
+
+
+def windowed_call(scene: Scene) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The library's function, sorting included."""
+    return lambda query, key, value: windowed_attention(query, key, value, *scene[3:])
+
+
+def sorted_call(scene: Scene) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A further layer with the same windows: the tokens are sorted already."""
+    plan = plan_windows(*scene[3:])
+    return lambda query, key, value: attend(query, key, value, plan)
+
+
+def forward(scene: Scene, call: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], object]:
+    """A call without gradients."""
+
+    def run() -> object:
+        with torch.no_grad():
+            return call(*scene[:3])
+
+    return run
+
+
+def forward_backward(scene: Scene, call: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], object]:
+    """A call and the gradients of query, key and value, from a given gradient of the output."""
+    leaves = [x.detach().requires_grad_() for x in scene[:3]]
+    cotangent = torch.randn_like(call(*leaves).detach())
+
+    def run() -> object:
+        return torch.autograd.grad(call(*leaves), leaves, cotangent)
+
+    return run
+
+
+def milliseconds(run: Callable[[], object], device: str) -> float:
+    """Median time of a call."""
+    if device == "cuda":
+        from triton.testing import do_bench
+
+        return do_bench(run, warmup=50, rep=150, return_mode="median")
+    run()
+    times = []
+    while len(times) < 5 or (sum(times) < 1000 and len(times) < 50):
+        start = time.perf_counter()
+        run()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def graph_milliseconds(run: Callable[[], object]) -> float:
+    """Median time of a call replayed from a CUDA graph."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return milliseconds(graph.replay, "cuda")
+
+
+def megabytes(run: Callable[[], object]) -> float:
+    """What a call adds to the allocated memory at its peak."""
+    run()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def describe(scene: Scene) -> str:
+    """Sizes, and how much the windows hold."""
+    counts = window_mask(scene.cells, scene.tokens, scene.inside, scene.window).sum(dim=-1).float()
+    _, views, cells, heads, dim = scene.query.shape
+    return (
+        f"{views} views x {cells} cells, {scene.key.shape[1]} tokens, {heads} heads x {dim}, {scene.query.dtype}, "
+        f"K = {scene.window:g}: {counts.mean():.1f} tokens a query, none for {(counts == 0).float().mean():.0%}"
+    )
+
+
+def compare(scene: Scene, device: str) -> None:
+    """The main table: dense against windowed, forward and with gradients."""
+    print(describe(scene) + "\n")
+    graphs = device == "cuda"
+    print("| pass | implementation | ms |" + (" ms, graph replay | MB |" if graphs else "") + " ratio |")
+    print("|---|---|---|" + ("---|---|" if graphs else "") + "---|")
+    for name, make in (("forward", forward), ("forward + backward", forward_backward)):
+        base = None
+        for label, call in (
+            ("dense SDPA with a mask", dense_call(scene)),
+            ("windowed, sorting included", windowed_call(scene)),
+            ("windowed, sorted before", sorted_call(scene)),
+        ):
+            run = make(scene, call)
+            cost = milliseconds(run, device)
+            more = f" {graph_milliseconds(run):.3f} | {megabytes(run):.0f} |" if graphs else ""
+            base = base or cost
+            print(f"| {name} | {label} | {cost:.3f} |{more} {base / cost:.1f} x |", flush=True)
+    print()
+
+
+def accuracy(scene: Scene) -> None:
+    """Largest errors against dense attention in float64, over the largest values."""
+    small = scene._replace(query=scene.query[:, :, :, :1], key=scene.key[:, :, :1], value=scene.value[:, :, :1])
+    results = []
+    for dtype, backend in ((small.query.dtype, "auto"), (torch.float64, "dense")):
+        leaves = [x.detach().to(dtype).requires_grad_() for x in small[:3]]
+        out = windowed_attention(*leaves, *small[3:], backend=backend)
+        cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+        results.append([out.detach(), *torch.autograd.grad(out, leaves, cotangent)])
+    errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results, strict=True)]
+    names = ("output", "gradient of query", "of key", "of value")
+    print("Errors against float64: " + ", ".join(f"{n} {e:.1e}" for n, e in zip(names, errors, strict=True)) + "\n")
+
+
+def cost_tables(vertices: np.ndarray, device: str, dtype: torch.dtype) -> dict[tuple[str, float], list[float]]:
+    """Vary the window, the tokens and the cells, one at a time."""
+    costs = {}
+    for what, values in COSTS.items():
+        print(f"| {NAMES[what]} | windowed fwd | fwd + bwd | dense fwd | fwd + bwd |\n|---|---|---|---|---|")
+        for value in values:
+            scene = make_scene(vertices, device, dtype, **{**MAIN["cuda"], **MAIN[device], what: value})
+            calls = windowed_call(scene), dense_call(scene)
+            cost = [milliseconds(make(scene, call), device) for call in calls for make in (forward, forward_backward)]
+            costs[what, value] = cost
+            print(f"| {value:g} | " + " | ".join(f"{x:.3f} ms" for x in cost) + " |", flush=True)
+            del calls
+            if device == "cuda":
+                torch.cuda.empty_cache()
+        print()
+    return costs
+
+
+def plot(costs: dict[tuple[str, float], list[float]], path: Path) -> None:
+    """Draw the costs, one panel for each size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 3, figsize=(10, 3.4), sharey=True)
+    labels = ("windowed, forward", "windowed, + backward", "dense mask, forward", "dense mask, + backward")
+    for panel, (what, values) in zip(panels, COSTS.items(), strict=True):
+        for i, style in enumerate(("C0o-", "C0x--", "C3o-", "C3x--")):
+            times = [costs[what, value][i] for value in values]
+            panel.loglog(values, times, style, label=labels[i], markersize=4, linewidth=1)
+        panel.set(xlabel=NAMES[what], xticks=values)
+        panel.set_xticklabels([f"{v:g}" for v in values])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("milliseconds")
+    panels[0].legend(fontsize=7)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    print(f"wrote {path}")
+
+
+def try_shapes(scene: Scene) -> None:
+    """Time each way of cutting the work, by graph replay; a few seconds to compile each."""
+    from humansplat.models.windowed_attention import triton_launch as launch
+
+    plan = plan_windows(*scene[3:]).sorted
+    assert plan is not None
+    out, lse = launch.forward(*scene[:3], plan)
+    cotangent = torch.randn_like(out)
+    print("| pass | tile | block | group | warps | stages | ms |\n|---|---|---|---|---|---|---|")
+    for name, kernel in (
+        ("sort", None),
+        ("forward", lambda shape: launch.forward(*scene[:3], plan, shape)),
+        ("backward", lambda shape: launch.backward(cotangent, *scene[:3], out, lse, plan, shape)),
+    ):
+        if kernel is None:
+            cost = graph_milliseconds(lambda: launch.sort(*scene[3:6], plan.grid))
+            print(f"| {name} | | | | | | {cost:.4f} |", flush=True)
+            continue
+        for sizes in SHAPES:
+            shape = launch.Shape(*sizes)
+            try:
+                cost = graph_milliseconds(lambda shape=shape, kernel=kernel: kernel(shape))
+            except RuntimeError as error:  # too much shared memory or registers asked for
+                print(f"| {name} | {' | '.join(map(str, shape))} | {type(error).__name__} |", flush=True)
+                continue
+            print(f"| {name} | {' | '.join(map(str, shape))} | {cost:.4f} |", flush=True)
+    print()
+
+
+def main(device: str, dtype: torch.dtype, only: str | None, plot_path: Path | None) -> None:
+    """Print the tables."""
+    if device == "cuda":
+        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
+    vertices = posed_vertices()
+    scene = make_scene(vertices, device, dtype, **MAIN[device])
+    if only == "shapes":
+        try_shapes(scene)
+    if only in (None, "main"):
+        accuracy(scene)
+        compare(scene, device)
+    if only in (None, "cost"):
+        costs = cost_tables(vertices, device, dtype)
+        if plot_path:
+            plot(costs, plot_path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=sorted(TYPES), help="bfloat16 on a GPU, float32 on the CPU")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=["main", "cost", "shapes"])
+    parser.add_argument("--plot", type=Path, help="write a picture of the costs")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    main(
+        given.device,
+        TYPES[given.dtype or ("bfloat16" if given.device == "cuda" else "float32")],
+        given.only,
+        given.plot,
+    )

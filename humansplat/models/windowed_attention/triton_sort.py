@@ -1,0 +1,125 @@
+"""Triton kernel that sorts tokens by bin and queries along a Morton curve: one launch."""
+
+# mypy: ignore-errors
+from typing import no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from humansplat.models.windowed_attention.sorted_windows import BINS_PER_CELL, BOUND_MARGIN, ORIGIN_SHIFT
+
+_SHIFT = tl.constexpr(ORIGIN_SHIFT)
+_MARGIN = tl.constexpr(BOUND_MARGIN)
+
+
+@triton.jit
+@no_type_check
+def find_bin(coordinate, side, bins_per_cell: tl.constexpr):
+    """The bin of a coordinate, the nearest where it lies outside the grid."""
+    place = tl.floor((coordinate + _SHIFT) * bins_per_cell)
+    return tl.minimum(tl.maximum(place, 0.0), side - 1.0).to(tl.int32)
+
+
+@triton.jit
+@no_type_check
+def _spread(x):
+    """Put a zero bit before each of the lower 16 bits."""
+    x = (x | (x << 8)) & 0x00FF00FF
+    x = (x | (x << 4)) & 0x0F0F0F0F
+    x = (x | (x << 2)) & 0x33333333
+    return (x | (x << 1)) & 0x55555555
+
+
+@triton.jit
+@no_type_check
+def _bins(points, inside, item, exists, side, bins_per_cell: tl.constexpr, along_curve: tl.constexpr):
+    column = find_bin(tl.load(points + 2 * item, mask=exists, other=0.0), side, bins_per_cell)
+    row = find_bin(tl.load(points + 2 * item + 1, mask=exists, other=0.0), side, bins_per_cell)
+    if along_curve:
+        return _spread(column) | (_spread(row) << 1), exists
+    else:
+        return row * side + column, exists & (tl.load(inside + item, mask=exists, other=0) != 0)
+
+
+@triton.jit
+@no_type_check
+def _counting_sort(
+    points, inside, order, positions, start, rank, count, side, bins,
+    bins_per_cell: tl.constexpr, along_curve: tl.constexpr, block: tl.constexpr, span: tl.constexpr,
+):  # fmt: skip
+    for first in range(0, bins, span):
+        place = first + tl.arange(0, span)
+        tl.store(start + place, tl.zeros([span], tl.int32), mask=place < bins)
+    tl.debug_barrier()
+    for first in range(0, count, block):
+        item = first + tl.arange(0, block)
+        found, listed = _bins(points, inside, item, item < count, side, bins_per_cell, along_curve)
+        earlier = tl.atomic_add(start + found, 1, mask=listed, sem="relaxed")
+        tl.store(rank + item, earlier, mask=listed)
+    tl.debug_barrier()
+    before = tl.zeros([], tl.int32)
+    for first in range(0, bins, span):
+        place = first + tl.arange(0, span)
+        members = tl.load(start + place, mask=place < bins, other=0)
+        tl.store(start + place, before + tl.cumsum(members, 0) - members, mask=place < bins)
+        before += tl.sum(members, 0)
+    tl.store(start + bins, before)
+    tl.debug_barrier()
+    for first in range(0, count, block):
+        item = first + tl.arange(0, block)
+        found, listed = _bins(points, inside, item, item < count, side, bins_per_cell, along_curve)
+        place = tl.load(start + found, mask=listed, other=0) + tl.load(rank + item, mask=listed, other=0)
+        tl.store(order + place, item, mask=listed)
+        if not along_curve:
+            tl.store(positions + 2 * place, tl.load(points + 2 * item, mask=listed, other=0.0), mask=listed)
+            tl.store(positions + 2 * place + 1, tl.load(points + 2 * item + 1, mask=listed, other=0.0), mask=listed)
+
+
+@triton.jit(do_not_specialize=["num_queries", "num_tokens", "side", "curve_side"])
+@no_type_check
+def _sort(
+    cells, tokens, inside, query_order, token_order, positions, token_start, query_start, token_rank, query_rank,
+    num_queries, num_tokens, side, curve_side,
+    bins_per_cell: tl.constexpr, block: tl.constexpr, span: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(0).to(tl.int64)
+    queries, these = image * num_queries, image * num_tokens
+    if tl.program_id(1) == 0:
+        _counting_sort(
+            tokens + 2 * these, inside + these, token_order + these, positions + 2 * these,
+            token_start + image * (side * side + 1), token_rank + these,
+            num_tokens, side, side * side, bins_per_cell, False, block, span,
+        )  # fmt: skip
+    else:
+        _counting_sort(
+            cells + 2 * queries, inside, query_order + queries, positions,
+            query_start + image * (curve_side * curve_side + 1), query_rank + queries,
+            num_queries, curve_side, curve_side * curve_side, 1, True, block, span,
+        )  # fmt: skip
+
+
+def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See :func:`humansplat.models.windowed_attention.kernel_ops.sort_windows`."""
+    batch, views, num_queries, _ = cells.shape
+    num_tokens = tokens.shape[2]
+    images, side = batch * views, grid * BINS_PER_CELL
+    curve_side = triton.next_power_of_2(grid)
+    query_order = torch.empty(batch, views, num_queries, dtype=torch.int32, device=cells.device)
+    token_order = torch.empty(batch, views, num_tokens, dtype=torch.int32, device=cells.device)
+    positions = torch.empty(batch, views, num_tokens, 2, device=cells.device)
+    start = torch.empty(batch, views, side * side + 1, dtype=torch.int32, device=cells.device)
+    scratch = torch.empty(
+        images * (curve_side**2 + 1 + num_tokens + num_queries), dtype=torch.int32, device=cells.device
+    )
+    query_start, token_rank, query_rank = scratch.split(
+        [images * (curve_side**2 + 1), images * num_tokens, images * num_queries]
+    )
+    _sort[(images, 2)](
+        cells, tokens, inside, query_order, token_order, positions, start, query_start, token_rank, query_rank,
+        num_queries, num_tokens, side, curve_side,
+        bins_per_cell=BINS_PER_CELL, block=1024 if max(num_tokens, num_queries) <= 2048 else 8192, span=4096,
+        num_warps=16,
+    )  # fmt: skip
+    return query_order, token_order, positions, start
