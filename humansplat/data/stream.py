@@ -1,6 +1,6 @@
 """People that are read while training goes on, drawn from as a pool is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,7 +163,7 @@ class _Guarded(Dataset[PersonSample | UserError]):
 
 
 class _GuardedRow(IterableDataset[PersonSample | UserError]):
-    def __init__(self, dataset: ShardDataset) -> None:
+    def __init__(self, dataset: Iterable[PersonSample]) -> None:
         self._dataset = dataset
 
     def __iter__(self) -> Iterator[PersonSample | UserError]:

@@ -12,6 +12,7 @@ from humansplat.data.dataset import PeoplePool
 from humansplat.losses import absolute_loss, ssim_loss
 from humansplat.metrics.image import psnr
 from humansplat.models.autoencoder import CELL, LATENT_CHANNELS, build_autoencoder, on_white
+from humansplat.training.people import People
 
 
 class Autoencoding(nn.Module):
@@ -54,7 +55,7 @@ class AutoencoderTask:
         """None."""
         return ()
 
-    def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> Tensor:
+    def sample(self, pool: People, batch_size: int, generator: torch.Generator) -> Tensor:
         """Pictures ``[b t, 3, h, w]`` on white."""
         batch = pool.sample(batch_size, self.options.views_per_person, generator, augment=self.augment)
         return on_white(batch.targets).flatten(0, 1)

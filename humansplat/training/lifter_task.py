@@ -17,10 +17,12 @@ from humansplat.config import TrainConfig
 from humansplat.data import crops
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
+from humansplat.errors import UserError
 from humansplat.geometry.projection import to_camera
 from humansplat.models.autoencoder import on_white
 from humansplat.models.lifter import MarkerLifter
 from humansplat.structures import Cameras, LiftedMarkers, TensorStruct
+from humansplat.training.people import People
 
 VALIDATION_BATCH = 16
 
@@ -49,6 +51,11 @@ class LifterTask:
         self.options = config.lifter
         self.augment = config.data.augment
         self.image_size = config.data.image_size or 256
+        if config.data.body_model != "anny":
+            raise UserError(
+                f"the lifter tells the default body's shape, not that of {config.data.body_model!r}: set "
+                "data.body_model to anny"
+            )
         body = AnnyBody.load()
         self.num_phenotypes = len(body.phenotype_names)
         self.markers, self.detected = marker_map(body), detector_map(body)
@@ -67,7 +74,7 @@ class LifterTask:
         """None."""
         return ()
 
-    def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> LifterBatch:
+    def sample(self, pool: People, batch_size: int, generator: torch.Generator) -> LifterBatch:
         """The photograph's view and some others of each person, framed anew and spoilt."""
         batch = pool.sample(batch_size, self.options.views_per_person, generator, augment=self.augment)
         views, cameras = with_photograph(batch)

@@ -5,12 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from humansplat import losses
-from humansplat.body.anny import AnnyBody
-from humansplat.body.noise import BodyNoise
+from humansplat.body.perturbation import Perturbation
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
@@ -22,6 +20,7 @@ from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructo
 from humansplat.render import render_gaussians
 from humansplat.render.gaussians import RenderedImages
 from humansplat.structures import Gaussians, PosedBody
+from humansplat.training.people import People, load_body
 
 VALIDATION_BATCH = 8
 
@@ -37,8 +36,7 @@ class ReconstructionTask:
         self.augment = config.data.augment
         self.image_size = config.data.image_size or 256
         self.autoencoder = load_autoencoder(self.options.autoencoder)
-        self.body = AnnyBody.load()
-        self.noise = BodyNoise(self.options.noise, self.body.joint_names, self.body.skeleton)
+        self.perturb = Perturbation(self.options.noise, load_body(config.data))
         self.conditioner = BodyConditioner(
             num_tokens=self.options.model.num_body_tokens, map_size=self.image_size // 2
         )
@@ -48,10 +46,10 @@ class ReconstructionTask:
         return LatentReconstructor(**asdict(self.options.model))
 
     def frozen_modules(self) -> Sequence[nn.Module]:
-        """The autoencoder, the body model and its noise."""
-        return (self.autoencoder, self.body, self.noise)
+        """The autoencoder, and the body model with its noise."""
+        return (self.autoencoder, self.perturb)
 
-    def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> PeopleBatch:
+    def sample(self, pool: People, batch_size: int, generator: torch.Generator) -> PeopleBatch:
         """People with one picture given and some to be matched."""
         options = self.options
         return pool.sample(
@@ -122,15 +120,13 @@ class ReconstructionTask:
 
     def _perturbed(self, batch: PeopleBatch, generator: torch.Generator) -> PosedBody:
         """Wrong bodies for a share of the batch, the true ones for the rest."""
-        parameters = batch.body.parameters
-        assert parameters is not None
+        if self.options.wrong_bodies == 0:
+            return batch.body
         device = batch.images.device
         count = len(batch.people)
         amount = torch.rand(count, generator=generator, device=device) * 1.5
         chosen = torch.rand(count, generator=generator, device=device) < self.options.wrong_bodies
-        viewing = F.normalize(parameters["translation"] - batch.cameras.centers[:, 0], dim=-1)
-        wrong = self.noise(**parameters, viewing=viewing, amount=amount * chosen, generator=generator)
-        return self.body(**wrong)
+        return self.perturb(batch.body, batch.cameras.centers[:, 0], amount * chosen, generator)
 
     def _reconstruct(self, module: nn.Module, batch: PeopleBatch, body: PosedBody) -> Gaussians:
         photo = batch.images[:, 0]
