@@ -6,7 +6,7 @@ zero and a wide one under the surface. Hands and face are nearly always bare.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from humansplat.body.anny import AnnyBody
-from humansplat.body.fit_freedoms import all_freedoms, relaxed_hands
+from humansplat.body.fit_freedoms import all_freedoms
 from humansplat.body.markers import marker_map
 from humansplat.body.parts import PART_NAMES
 from humansplat.body.scan_pose import BodyParameters, MarkerEvidence, point_rates, rig_of_points
@@ -27,8 +27,8 @@ POINTS = {"hand": 150, "head": 220, "foot": 90, "rest": 700}
 """Points of the skin that are fitted: each hand's, the head's, each foot's, all others'."""
 FINGERS = tuple(f"finger{finger}-{link}" for finger in range(1, 6) for link in range(1, 4))
 ALSO_MOVING = (
-    "neck01", "neck02", "neck03", "head", "jaw", "shoulder01", "lowerarm01", "lowerleg02", "toe1-1", "toe2-1", "toe3-1",
-    "toe4-1", "toe5-1", *FINGERS,
+    "neck01", "neck02", "neck03", "head", "jaw", "shoulder01", "lowerarm01", "lowerleg02", "toe1-1", "toe2-1",
+    "toe3-1", "toe4-1", "toe5-1", *FINGERS,
 )  # fmt: skip
 STIFFNESS = {
     "spine": 7.0, "neck": 8.0, "head": 10.0, "jaw": 3.0, "clavicle": 10.0, "shoulder01": 5.0, "upperarm01": 15.0,
@@ -50,7 +50,15 @@ GAP_FACTOR = 3.0
 """What a gap's deviation is multiplied by: gaps of neighbouring points go together."""
 BARE_SHARE = {"hand": 0.97, "face": 0.95, "head": 0.4, "foot": 0.15, "rest": 0.35}
 MARKER_SCALE = 4.0
+MARKER_TRUST = 1.0
+SHAPE_TRUST = 1.0
+STIFF = 1.0
+BARE_SCALE, CLOTH_SCALE, INSIDE_SCALE = 3.0, 2.5, 4.0
+"""Where distances begin to lose their pull, in their deviations."""
+POINT_WEIGHT = {"hand": 0.3, "head": 0.5, "foot": 0.5, "rest": 1.0}
+"""Of what is sampled more densely than the rest: neighbours err together."""
 FACE_RADIUS = 0.10
+BOUND_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class SurfaceFitter:
         self.model, self.markers = model, marker_map(model)
         sided = [f"{name}.{side}" for name in ALSO_MOVING for side in "LR"]
         moving = {joint for freedom in all_freedoms() for joint, _ in freedom.shares} | {*sided, *ALSO_MOVING}
-        self.vertex_ids, self.bare = chosen_points(model)
+        self.vertex_ids, self.bare, self.point_weights = chosen_points(model)
         self.rig, self.weights = rig_of_points(
             model, moving, self.markers, self.vertex_ids, torch.zeros(len(model.joint_names), 3)
         )
@@ -127,10 +135,11 @@ class SurfaceFitter:
         cloth_std = math.hypot(GAP_STD, bare_std)
         cloth_chance = (1 - self.bare) * (-0.5 * ((gap - GAP) / cloth_std).square()).exp() / cloth_std
         is_bare = bare_chance / (bare_chance + cloth_chance + 1e-12)
-        outlying = 1 / (1 + (gap / (0.6 * reach)).square()).square()
-        bare_weight = outlying * is_bare / bare_std**2
-        cloth_weight = outlying * (1 - is_bare) / (GAP_FACTOR * cloth_std) ** 2
-        sticking = outlying * (gap < 0) / inside_std**2
+        share_of_weight = self.point_weights
+        bare_weight = share_of_weight * is_bare / bare_std**2 * redescending(gap / (BARE_SCALE * bare_std))
+        cloth_weight = share_of_weight * (1 - is_bare) / (GAP_FACTOR * cloth_std) ** 2
+        cloth_weight = cloth_weight * redescending((gap - GAP) / (CLOTH_SCALE * cloth_std))
+        sticking = share_of_weight * (gap < 0) / inside_std**2 * redescending(gap / (INSIDE_SCALE * inside_std))
         weight = bare_weight + cloth_weight + sticking
         wanted = cloth_weight * GAP / weight.clamp(min=1e-9)  # where the three pulls balance
         return Pairs(
@@ -158,27 +167,32 @@ class SurfaceFitter:
         spins = torch.eye(3 * joints).unflatten(0, (joints, 3))[None]
         rates = point_rates(self.rig, formed, by_shape, turns[None], place[None], spins)[0]
 
-        value = (self.weights @ points[:count] - evidence.points) / evidence.stds[:, None]
+        stds, shape_stds = evidence.stds[:, None] / MARKER_TRUST, evidence.shape_stds / SHAPE_TRUST
+        value = (self.weights @ points[:count] - evidence.points) / stds
         robust = (MARKER_SCALE**2 / (MARKER_SCALE**2 + value.square().sum(dim=-1))).repeat_interleave(3)
-        by = (self.weights @ rates[:count].flatten(1)).unflatten(1, rates.shape[1:]) / evidence.stds[:, None, None]
+        by = (self.weights @ rates[:count].flatten(1)).unflatten(1, rates.shape[1:]) / stds[..., None]
         gaps = ((points[count:] - pairs.points) * pairs.normals).sum(dim=-1)
         gaps_by = (pairs.normals[:, None] @ rates[count:])[:, 0]
 
-        bent = matrix_to_axis_angle(turns @ reference.mT) / self.stds[:, None]
+        bent = matrix_to_axis_angle(turns @ reference.mT) * STIFF / self.stds[:, None]
         bent[0] = 0.0  # the root turns freely
-        stiff = (1 / self.stds).repeat_interleave(3)
+        stiff = (STIFF / self.stds).repeat_interleave(3)
         stiff[:3] = 0.0
         # Unknowns: root turn, translation, other turns, shape.
-        precision = torch.cat([stiff[:3], torch.zeros(3), stiff[3:], 1 / evidence.shape_stds])
-        pull = torch.cat([torch.zeros(6), bent[1:].flatten(), (shape + change - evidence.shape) / evidence.shape_stds])
+        precision = torch.cat([stiff[:3], torch.zeros(3), stiff[3:], 1 / shape_stds])
+        pull = torch.cat([torch.zeros(6), bent[1:].flatten(), (shape + change - evidence.shape) / shape_stds])
         normal = by.flatten(0, 1).mT @ (by.flatten(0, 1) * robust[:, None].square())
         normal = normal + gaps_by.mT @ (gaps_by * pairs.weights[:, None]) + torch.diag(precision.square() + 1e-6)
         slope = by.flatten(0, 1).mT @ (value.flatten() * robust.square()) + gaps_by.mT @ (gaps * pairs.weights)
         slope = slope + precision * pull
-        move = -torch.linalg.solve(normal, slope)
+        start = 3 + 3 * joints
+        low = torch.full_like(slope, -torch.inf)
+        high = torch.full_like(slope, torch.inf)
+        low[start:], high[start:] = -(shape + change), 1 - (shape + change)
+        move = bounded_step(normal, slope, low, high)
         turn = torch.cat([move[:3], move[6 : 3 + 3 * joints]]).unflatten(0, (joints, 3))
         turns = axis_angle_to_matrix(turn) @ turns
-        change = ((shape + change + move[3 + 3 * joints :]).clamp(0, 1)) - shape
+        change = change + move[start:]
         cost = float(pull.square().sum() + (gaps.square() * pairs.weights).sum())
         return turns, place + move[3:6], change, cost
 
@@ -218,11 +232,37 @@ class SurfaceTarget:
         return distance[rows, best].isfinite(), torch.from_numpy(index)[rows, best]
 
 
-def chosen_points(model: AnnyBody) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """Vertices of the skin that are fitted, and the chance that each is bare."""
+def redescending(ratio: Tensor) -> Tensor:
+    """Geman and McClure's weight: far outliers lose their pull."""
+    return 1 / (1 + ratio.square()).square()
+
+
+def bounded_step(
+    normal: Float[Tensor, "d d"], slope: Float[Tensor, " d"], low: Float[Tensor, " d"], high: Float[Tensor, " d"]
+) -> Float[Tensor, " d"]:
+    """The Gauss-Newton step within bounds: what would leave them stays at them, and the others make up for it.
+
+    Cutting the step off afterwards instead would leave the others where they balance what is not there.
+    """
+    fixed = torch.zeros_like(low, dtype=torch.bool)
+    move = torch.zeros_like(slope)
+    for _ in range(BOUND_ROUNDS):
+        free = ~fixed
+        pull = slope[free] + normal[free][:, fixed] @ move[fixed]
+        move[free] = -torch.linalg.solve(normal[free][:, free], pull)
+        beyond = (move < low) | (move > high)
+        if not bool((beyond & free).any()):
+            break
+        fixed |= beyond
+        move = torch.minimum(torch.maximum(move, low), high)
+    return torch.minimum(torch.maximum(move, low), high)
+
+
+def chosen_points(model: AnnyBody) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Vertices of the skin that are fitted, the chance that each is bare, and how much each counts."""
     kinds = torch.tensor([_kind(name) for name in PART_NAMES])[model.parts]
     outer = outer_skin(model)
-    ids, bare = [], []
+    ids, bare, weights = [], [], []
     for kind, (name, count) in enumerate(POINTS.items()):
         for left in (True, False):
             if name in ("head", "rest") and not left:
@@ -231,12 +271,13 @@ def chosen_points(model: AnnyBody) -> tuple[Int[Tensor, " n"], Float[Tensor, " n
             candidates = (outer & side & (kinds == kind)).nonzero()[:, 0]
             ids.append(candidates[farthest_points(model.canonical[candidates], count, first=0)])
             bare.append(torch.full((count,), BARE_SHARE[name]))
+            weights.append(torch.full((count,), POINT_WEIGHT[name]))
     together, chance = torch.cat(ids), torch.cat(bare)
     eyes = model.canonical[[13574, 13646]].mean(dim=0)
     head = kinds[together] == list(POINTS).index("head")
     face = head & ((model.canonical[together] - eyes + torch.tensor([0.0, 0.03, 0.0])).norm(dim=-1) < FACE_RADIUS)
     chance[face] = BARE_SHARE["face"]
-    return together, chance
+    return together, chance, torch.cat(weights)
 
 
 def outer_skin(model: AnnyBody) -> Tensor:

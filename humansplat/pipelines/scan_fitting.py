@@ -26,7 +26,7 @@ from humansplat.body.scan_triangulate import Sightings, Triangulated, triangulat
 from humansplat.capture.graph import PoseGraph
 from humansplat.errors import UserError
 from humansplat.models.lifter import MarkerLifter
-from humansplat.pipelines.scan_views import ScanViews, outer_points, see_scan
+from humansplat.pipelines.scan_views import ScanViews, see_scan
 from humansplat.pipelines.weights import load_module, shipped_lifter
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import PosedBody, TensorStruct
@@ -96,8 +96,7 @@ class ScanFitter:
         views = see_scan(moved(meshes, -origin), surface.samples[::8] - origin, self.graph, self.lifter)
         evidence, seen = marker_evidence(views, self.base)
         posed, _ = self.marker_fitter(evidence)
-        outer = outer_points(views)
-        parameters = self.surface_fitter(posed, evidence, outer.points, outer.normals).parameters
+        parameters = self.surface_fitter(posed, evidence, views.outer.points, views.outer.normals).parameters
         parameters = replace(parameters, translation=parameters.translation + torch.from_numpy(origin))
         body = self.base.pose(vars(parameters))
         return judged(body, surface)

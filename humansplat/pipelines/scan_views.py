@@ -27,18 +27,36 @@ from humansplat.structures import Cameras, LiftedMarkers, TensorStruct
 NUM_VIEWS = 12
 SIZE = 384
 ELEVATIONS = (5.0, 20.0)
-"""Degrees by which every other camera looks down: both see what the pose graph and the lifter know, and together
-more of the shoulders and from under the arms than one would."""
+"""Degrees by which every other camera looks down; the pose graph and the lifter know such pictures."""
+STEEP = ((-40.0, 4), (55.0, 4))
+"""Elevations, and cameras at each, that only see the surface: soles, chin, armpits, shoulders."""
 GREY = 200 / 255
 """Behind the person for the pose graph."""
 KNOWN_VISIBILITY = 0.3
+CELL = 0.008
+"""Metres between outer points, about."""
+MIN_FACING = 0.25
+"""Cosine between the normal and the line of sight below which a pixel's depth is not used."""
+
+
+class OuterPoints(TensorStruct):
+    """Points of a scan's surface that are seen from outside."""
+
+    points: Float[Tensor, "n 3"]
+    """World frame, metres."""
+    normals: Float[Tensor, "n 3"]
+    """Unit, outwards."""
+    colors: Float[Tensor, "n 3"]
+    """sRGB."""
 
 
 class ScanViews(TensorStruct):
-    """Views of a scan."""
+    """What all views say of a scan."""
 
     cameras: Cameras
-    images: MeshImages
+    rgba: Float[Tensor, "c 4 s s"]
+    outer: OuterPoints
+    """The surface that is seen from outside."""
     landmarks: Float[Tensor, "c 33 2"]
     """By the pose graph, pixels."""
     visibility: Float[Tensor, "c 33"]
@@ -48,13 +66,24 @@ class ScanViews(TensorStruct):
     """One row a view; crop units of the whole picture."""
 
 
-def view_cameras(points: Float[np.ndarray, "n 3"], num_views: int = NUM_VIEWS, size: int = SIZE) -> Cameras:
+def level_cameras(points: Float[np.ndarray, "n 3"], num_views: int = NUM_VIEWS, size: int = SIZE) -> Cameras:
     """Cameras all around some points, each framed as the canonical crop is."""
+    step = 2 * math.pi / num_views
+    return _cameras(points, [(step * index, ELEVATIONS[index % 2]) for index in range(num_views)], size)
+
+
+def steep_cameras(points: Float[np.ndarray, "n 3"], size: int = SIZE) -> Cameras:
+    """Cameras that look steeply up and down."""
+    rings = [(elevation, 2 * math.pi * (index + 0.5) / count) for elevation, count in STEEP for index in range(count)]
+    return _cameras(points, [(turn, elevation) for elevation, turn in rings], size)
+
+
+def _cameras(points: Float[np.ndarray, "n 3"], places: list[tuple[float, float]], size: int) -> Cameras:
+    """One camera for each azimuth in radians and elevation in degrees."""
     corners = torch.from_numpy(points.astype(np.float64))
-    turns = [2 * math.pi * index / num_views for index in range(num_views)]
     cameras = [
-        framed(corners, turn, math.radians(ELEVATIONS[index % 2]), CANONICAL_FOV, CANONICAL_FILL, size)
-        for index, turn in enumerate(turns)
+        framed(corners, turn, math.radians(elevation), CANONICAL_FOV, CANONICAL_FILL, size)
+        for turn, elevation in places
     ]
     return Cameras(
         viewmats=torch.stack([camera.viewmats for camera in cameras]).float(),
@@ -75,14 +104,16 @@ def see_scan(
         graph: Finds landmarks.
         lifter: Finds markers.
     """
-    cameras = view_cameras(points)
+    cameras, steep = level_cameras(points), steep_cameras(points)
     # Without shadows nothing has to be worked out for each vertex, of which scans have half a million.
     scene = MeshScene([replace(mesh, casts_shadow=False) for mesh in meshes], studio_lighting())
     images = render_scene(scene, cameras, samples=2)
     landmarks, visibility, scores = detect(images.rgba, graph)
+    outer = merged_points([seen_points(images, cameras), seen_points(render_scene(scene, steep, samples=2), steep)])
     return ScanViews(
         cameras=cameras,
-        images=images,
+        rgba=images.rgba,
+        outer=outer,
         landmarks=landmarks,
         visibility=visibility,
         scores=scores,
@@ -145,26 +176,8 @@ def merged_looks(direct: LiftedMarkers, mirrored: LiftedMarkers) -> LiftedMarker
     )
 
 
-class OuterPoints(TensorStruct):
-    """Points of a scan's surface that are seen from outside."""
-
-    points: Float[Tensor, "n 3"]
-    """World frame, metres."""
-    normals: Float[Tensor, "n 3"]
-    """Unit, outwards."""
-    colors: Float[Tensor, "n 3"]
-    """sRGB."""
-
-
-CELL = 0.008
-"""Metres between outer points, about."""
-MIN_FACING = 0.25
-"""Cosine between the normal and the line of sight below which a pixel's depth is not used."""
-
-
-def outer_points(views: ScanViews) -> OuterPoints:
-    """The surface that the views see, one point a cell: inner layers and what is under clothes are not in it."""
-    images, cameras = views.images, views.cameras
+def seen_points(images: MeshImages, cameras: Cameras) -> Float[Tensor, "n 10"]:
+    """Place, normal, colour, and how well the camera faces it, of every pixel that shows the surface well."""
     solid = (images.depth > 0) & (images.rgba[:, 3] > 0.99)
     pixels = pixel_centers(cameras.width, cameras.height).flatten(0, 1)
     found = []
@@ -173,17 +186,19 @@ def outer_points(views: ScanViews) -> OuterPoints:
         points = unproject(pixels[chosen], images.depth[index].flatten()[chosen], camera.viewmats, camera.Ks)
         normals = images.normals[index].flatten(1)[:, chosen].mT
         facing = (normals * F.normalize(camera.centers - points, dim=-1)).sum(dim=-1)
-        kept = facing > MIN_FACING
         colors = images.rgba[index, :3].flatten(1)[:, chosen].mT
-        found.append(torch.cat([points, normals, colors, facing[:, None]], dim=-1)[kept])
-    together = torch.cat(found)
-    together = together[together[:, -1].argsort(descending=True, stable=True)]  # the view that faces it best
+        found.append(torch.cat([points, normals, colors, facing[:, None]], dim=-1)[facing > MIN_FACING])
+    return torch.cat(found)
+
+
+def merged_points(seen: Sequence[Float[Tensor, "n 10"]]) -> OuterPoints:
+    """One point a cell and side, of the view that faces it best; inner layers are not in it, as no view sees them."""
+    together = torch.cat(list(seen))
+    together = together[together[:, -1].argsort(descending=True, stable=True)]
     cells = np.floor(together[:, :3].numpy() / CELL).astype(np.int64)
     cells -= cells.min(axis=0)
     sides = np.rint(1.5 * together[:, 3:6].numpy()).astype(np.int64) + 2  # thin things have two sides
-    extent = cells.max(axis=0) + 1
-    keys = ((cells[:, 0] * extent[1] + cells[:, 1]) * extent[2] + cells[:, 2]) * 125
-    keys += (sides[:, 0] * 5 + sides[:, 1]) * 5 + sides[:, 2]
+    keys = np.ravel_multi_index((*cells.T, *sides.T), (*(cells.max(axis=0) + 1), 5, 5, 5))
     chosen = torch.from_numpy(np.unique(keys, return_index=True)[1])
     points, normals, colors, _ = together[chosen].split([3, 3, 3, 1], dim=-1)
     return OuterPoints(points=points, normals=F.normalize(normals, dim=-1), colors=colors)
