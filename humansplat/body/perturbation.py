@@ -21,7 +21,7 @@ _COUNTERPARTS = {
     "spine2": "spine03", "spine3": "spine01", "neck": "neck02", "head": "head", "shoulder": "upperarm01",
     "elbow": "lowerarm01", "wrist": "wrist", "foot": "toe1-1",
 }  # fmt: skip
-"""The default body's joint that a joint of the SMPL family is nearest to, without sides; the spine has three of five."""
+"""The default body's joint that a joint of the SMPL family is nearest to, without sides; of five spines three."""
 _FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 
 

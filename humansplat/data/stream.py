@@ -127,6 +127,8 @@ class PeopleStream:
             "num_workers": self._num_workers,
             "collate_fn": _collate,
             "pin_memory": self.device.type == "cuda",
+            # Its own: a loader draws its workers' seeds when it starts, which a resumed run does at another step.
+            "generator": torch.Generator().manual_seed(self._seed),
         }
         if self._num_workers:
             how |= {"prefetch_factor": PREFETCHED, "multiprocessing_context": "spawn"}

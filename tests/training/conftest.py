@@ -5,6 +5,7 @@ People are naked bodies coloured by where on the body a pixel lies.
 
 import importlib.util
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from humansplat.body.anny import AnnyBody
+from humansplat.body.models import load_body_model
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.format import PersonRecord, manifest_line, write_person
 from humansplat.data.people import BodyTemplate
@@ -46,6 +48,36 @@ def pool(body, tmp_path_factory) -> PeoplePool:
     pool = PeoplePool(root, BodyTemplate.of(body), capacity=2, image_size=SIZE, num_workers=1)
     pool.load(2)
     return pool
+
+
+@pytest.fixture(scope="session")
+def write_painted_person(smpl_folder) -> Callable[..., None]:
+    """``write_painted_person(root, name, seed)`` writes an SMPL-X body with pictures of nothing, rings included."""
+    body = load_body_model("smplx", folder=smpl_folder)
+
+    def write(root: Path, name: str, seed: int, size: int = 16) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        draw = {key: 0.1 * torch.randn(shape, generator=generator) for key, shape in body.parameter_shapes.items()}
+        posed = body.pose({**body.neutral(), **draw, "transl": body.neutral()["transl"]})
+        camera = Cameras(
+            viewmats=look_at(torch.tensor([0.0, 0.9, 4.0]), torch.tensor([0.0, 0.9, 0.0]), torch.tensor([0.0, 1, 0])),
+            Ks=intrinsics(math.radians(32), size, size),
+            width=size,
+            height=size,
+        )
+        cameras = orbit(camera, torch.zeros(3), torch.arange(4).repeat(4) * (math.pi / 2))
+        roles = ("input", *["orthogonal"] * 3, *["whole"] * 4, *["half"] * 4, *["face"] * 4)
+        images = torch.rand(len(roles), 4, 4, 4, generator=generator)
+        images = torch.nn.functional.interpolate(images.movedim(-1, 1), size=size, mode="bilinear").movedim(1, -1)
+        pixels = (images * 255).byte().numpy()
+        record = PersonRecord(
+            images=pixels, parts=pixels[..., 0], cameras=cameras, roles=roles, body=posed, meta={"split": "train"}
+        )
+        write_person(root / name, record)
+        with (root / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
+            manifest.write(manifest_line(root / name) + "\n")
+
+    return write
 
 
 def write_naked_person(root: Path, name: str, body: AnnyBody, seed: int) -> None:

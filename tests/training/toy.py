@@ -1,5 +1,6 @@
 """A small real task: a convolutional autoencoder of smooth pictures. Run as a script, it trains."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,6 +112,12 @@ def toy_trainer(config: TrainConfig, task: ToyTask | None = None, *, cpu: bool =
     accelerator = Accelerator(cpu=cpu)
     train_pool, validation_pool = (ToyPool(n, seed=n, device=accelerator.device) for n in (16, 8))
     return Trainer(config, task or ToyTask(), accelerator, train_pool, validation_pool)
+
+
+def training_lines(folder: Path) -> list[dict]:
+    """The readings of a run's losses."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["group"] == "train"]
 
 
 def main() -> None:
