@@ -37,22 +37,41 @@ COSTS = {
     "num_tokens": (1722, 3445, 6890, 13718),
     "grid": (16, 32, 64, 96, 128),
 }
-SHAPES = (  # tile, block, group, warps, stages
-    (16, 32, 4, 1, 2),
-    (16, 32, 4, 1, 1),
-    (16, 32, 4, 1, 3),
-    (16, 32, 1, 1, 2),
-    (16, 32, 16, 1, 2),
-    (16, 16, 4, 1, 2),
-    (16, 64, 4, 1, 2),
-    (16, 64, 4, 2, 2),
-    (16, 32, 4, 2, 2),
-    (16, 64, 4, 4, 2),
-    (32, 32, 4, 2, 2),
-    (32, 64, 4, 4, 2),
-    (64, 32, 4, 4, 2),
-    (64, 64, 4, 4, 2),
-)
+SHAPES = {  # tile, block, group, pair, warps, stages
+    "forward": (
+        (16, 32, 4, False, 1, 2),
+        (16, 32, 2, False, 1, 2),
+        (16, 32, 1, False, 1, 2),
+        (16, 32, 2, False, 1, 1),
+        (16, 32, 2, False, 1, 3),
+        (16, 16, 2, False, 1, 2),
+        (16, 32, 2, True, 1, 2),
+        (16, 32, 4, True, 1, 2),
+        (16, 16, 2, True, 1, 2),
+        (16, 32, 2, False, 2, 2),
+        (16, 32, 2, True, 2, 2),
+        (16, 64, 2, False, 2, 2),
+        (16, 64, 2, True, 2, 2),
+        (16, 64, 4, True, 4, 2),
+        (32, 32, 2, False, 2, 2),
+        (32, 32, 2, True, 2, 2),
+        (64, 32, 2, False, 4, 2),
+    ),
+    "backward": (
+        (16, 32, 4, False, 1, 2),
+        (16, 32, 4, False, 2, 2),
+        (16, 32, 4, False, 4, 2),
+        (16, 32, 1, False, 2, 2),
+        (16, 32, 1, False, 4, 2),
+        (16, 16, 2, False, 1, 2),
+        (16, 16, 2, False, 2, 2),
+        (16, 64, 2, False, 4, 2),
+        (16, 32, 2, False, 2, 1),
+        (32, 32, 2, False, 2, 2),
+        (32, 32, 2, False, 4, 2),
+        (64, 32, 2, False, 4, 2),
+    ),
+}
 NAMES = {"window": "K", "num_tokens": "tokens", "grid": "cells a side"}
 
 
@@ -281,7 +300,7 @@ def try_shapes(scene: Scene) -> None:
     assert plan is not None
     out, lse = launch.forward(*scene[:3], plan)
     cotangent = torch.randn_like(out)
-    print("| pass | tile | block | group | warps | stages | ms |\n|---|---|---|---|---|---|---|")
+    print("| pass | tile | block | group | pair | warps | stages | ms |\n|---|---|---|---|---|---|---|---|")
     for name, kernel in (
         ("sort", None),
         ("forward", lambda shape: launch.forward(*scene[:3], plan, shape)),
@@ -289,9 +308,9 @@ def try_shapes(scene: Scene) -> None:
     ):
         if kernel is None:
             cost = graph_milliseconds(lambda: launch.sort(*scene[3:6], plan.grid))
-            print(f"| {name} | | | | | | {cost:.4f} |", flush=True)
+            print(f"| {name} | | | | | | | {cost:.4f} |", flush=True)
             continue
-        for sizes in SHAPES:
+        for sizes in SHAPES[name]:
             shape = launch.Shape(*sizes)
             try:
                 cost = graph_milliseconds(lambda shape=shape, kernel=kernel: kernel(shape))

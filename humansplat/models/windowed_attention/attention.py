@@ -19,6 +19,7 @@ from humansplat.structures.base import TensorStruct
 
 Backend = Literal["auto", "dense", "cpu", "triton", "xformers"]
 
+_BACKENDS = get_args(Backend)
 _log = logging.getLogger(__name__)
 _WIDE_WINDOW = 16.0
 """On the CPU, windows from this size on see so many tokens that a dense product is as fast."""
@@ -115,10 +116,12 @@ def plan_windows(
     grid: int | None = None,
 ) -> Windows:
     """Find what :func:`attend` needs to know about who sees whom; see :func:`windowed_attention`."""
+    if grid is not None and grid < 1:
+        raise UserError(f"grid is {grid}; give the number of cells along a side of the image, at least 1")
     if not window > 0:
         raise UserError(f"window is {window}; give the side of the window in cells, a number above 0")
-    if backend not in get_args(Backend):
-        raise UserError(f"backend is {backend!r}; choose one of {', '.join(get_args(Backend))}")
+    if backend not in _BACKENDS:
+        raise UserError(f"backend is {backend!r}; choose one of {', '.join(_BACKENDS)}")
     if backend == "auto":
         backend = _choose(cells.device, window)
     views = cells.shape[1]

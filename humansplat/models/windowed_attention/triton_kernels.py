@@ -75,15 +75,48 @@ def _block(
     return token, listed, near & listed[None, :] & exists[:, None]
 
 
+@triton.jit
+@no_type_check
+def _step(
+    q, key, value, token, known, seen, channel, key_row, value_row, scale, highest, mass, result,
+    precision: tl.constexpr,
+):  # fmt: skip
+    """Take one block into a head's running softmax."""
+    k = tl.load(key + token[:, None] * key_row + channel[None, :], mask=known, other=0.0)
+    v = tl.load(value + token[:, None] * value_row + channel[None, :], mask=known, other=0.0)
+    logit = tl.dot(q, tl.trans(k), input_precision=precision) * (scale * _LOG2_E)
+    logit = tl.where(seen, logit, float("-inf"))
+    higher = tl.maximum(highest, tl.max(logit, 1))
+    level = tl.where(higher == float("-inf"), 0.0, higher)
+    weight = tl.exp2(logit - level[:, None])
+    fade = tl.exp2(highest - level)
+    mass = mass * fade + tl.sum(weight, 1)
+    result = result * fade[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=precision)
+    return higher, mass, result
+
+
+@triton.jit
+@no_type_check
+def _finish(out, lse, cell, row_head, wide, exists, highest, mass, result):
+    lonely = mass == 0.0
+    mass = tl.where(lonely, 1.0, mass)
+    tl.store(out + cell, (result / mass[:, None]).to(out.dtype.element_ty), mask=wide)
+    tl.store(lse + row_head, tl.where(lonely, float("inf"), highest + tl.log2(mass)), mask=exists)
+
+
 @triton.jit(do_not_specialize=["num_queries", "num_tokens", "views", "side"])
 @no_type_check
 def attend(
     query, key, value, cells, query_order, token_order, positions, start, out, lse,
     num_queries, num_tokens, views, side, half, scale, key_batch, key_row, value_batch, value_row,
     heads: tl.constexpr, dim: tl.constexpr, dim_block: tl.constexpr, bins_per_cell: tl.constexpr,
-    tile: tl.constexpr, block: tl.constexpr, rows: tl.constexpr, group: tl.constexpr, precision: tl.constexpr,
+    tile: tl.constexpr, block: tl.constexpr, rows: tl.constexpr, group: tl.constexpr, pair: tl.constexpr,
+    precision: tl.constexpr,
 ):  # fmt: skip
-    """Output and base-2 logarithm of the softmax sums, ``inf`` for a query that sees nothing."""
+    """Output and base-2 logarithm of the softmax sums, ``inf`` for a query that sees nothing.
+
+    By ``pair`` two heads are taken at a time, which share the search for tokens.
+    """
     asked, exists, x, y, left, right, top, bottom = _tile(
         cells, query_order, num_queries, half, side, bins_per_cell, tile
     )
@@ -96,19 +129,27 @@ def attend(
     channel = tl.arange(0, dim_block)
     wide = exists[:, None] & (channel < dim)[None, :]
     empty = _count(start, top, bottom, left, right, side, rows) == 0
-    for member in range(group):
+    for member in range(0, group, 2 if pair else 1):
         head = tl.program_id(1) * group + member
         cell = (row_head + head)[:, None] * dim + channel[None, :]
         if empty:
-            tl.store(out + cell, tl.zeros([tile, dim_block], out.dtype.element_ty), mask=wide)
-            tl.store(lse + row_head + head, tl.full([tile], float("inf"), tl.float32), mask=exists)
+            nothing = tl.zeros([tile, dim_block], out.dtype.element_ty)
+            endless = tl.full([tile], float("inf"), tl.float32)
+            tl.store(out + cell, nothing, mask=wide)
+            tl.store(lse + row_head + head, endless, mask=exists)
+            if pair:
+                tl.store(out + cell + dim, nothing, mask=wide)
+                tl.store(lse + row_head + head + 1, endless, mask=exists)
         else:
-            q = tl.load(query + cell, mask=wide, other=0.0)
             keys = key + entry * key_batch + head * dim
             values = value + entry * value_batch + head * dim
+            q = tl.load(query + cell, mask=wide, other=0.0)
             highest = tl.full([tile], float("-inf"), tl.float32)
             mass = tl.zeros([tile], tl.float32)
             result = tl.zeros([tile, dim_block], tl.float32)
+            if pair:
+                q_2 = tl.load(query + cell + dim, mask=wide, other=0.0)
+                highest_2, mass_2, result_2 = highest, mass, result
             for first_row in range(top, bottom + 1, rows):
                 begin, length = _ranges(start, first_row, bottom, left, right, side, rows)
                 ends = tl.cumsum(length, 0)
@@ -118,21 +159,18 @@ def attend(
                         token_order, positions, begin, ends, length, first, total, x, y, exists, half, rows, block
                     )
                     known = listed[:, None] & (channel < dim)[None, :]
-                    k = tl.load(keys + token[:, None] * key_row + channel[None, :], mask=known, other=0.0)
-                    v = tl.load(values + token[:, None] * value_row + channel[None, :], mask=known, other=0.0)
-                    logit = tl.dot(q, tl.trans(k), input_precision=precision) * (scale * _LOG2_E)
-                    logit = tl.where(seen, logit, float("-inf"))
-                    higher = tl.maximum(highest, tl.max(logit, 1))
-                    level = tl.where(higher == float("-inf"), 0.0, higher)
-                    weight = tl.exp2(logit - level[:, None])
-                    fade = tl.exp2(highest - level)
-                    mass = mass * fade + tl.sum(weight, 1)
-                    result = result * fade[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=precision)
-                    highest = higher
-            lonely = mass == 0.0
-            mass = tl.where(lonely, 1.0, mass)
-            tl.store(out + cell, (result / mass[:, None]).to(out.dtype.element_ty), mask=wide)
-            tl.store(lse + row_head + head, tl.where(lonely, float("inf"), highest + tl.log2(mass)), mask=exists)
+                    highest, mass, result = _step(
+                        q, keys, values, token, known, seen, channel, key_row, value_row, scale,
+                        highest, mass, result, precision,
+                    )  # fmt: skip
+                    if pair:
+                        highest_2, mass_2, result_2 = _step(
+                            q_2, keys + dim, values + dim, token, known, seen, channel, key_row, value_row, scale,
+                            highest_2, mass_2, result_2, precision,
+                        )  # fmt: skip
+            _finish(out, lse, cell, row_head + head, wide, exists, highest, mass, result)
+            if pair:
+                _finish(out, lse, cell + dim, row_head + head + 1, wide, exists, highest_2, mass_2, result_2)
 
 
 @triton.jit(do_not_specialize=["num_queries", "num_tokens", "views", "side"])

@@ -5,7 +5,6 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from humansplat.models.windowed_attention import triton_kernels, triton_sort
@@ -21,16 +20,20 @@ class Shape(NamedTuple):
     """Tokens taken at once."""
     group: int = 4
     """Heads of a program, one after the other."""
+    pair: bool = False
+    """Forward: take two heads at a time where the group is even."""
     warps: int = 2
     stages: int = 2
 
 
 def _shape(query: Tensor, backward: bool) -> Shape:
-    """The fastest that was measured on an H200; float32 is multiplied outside the matrix units and needs registers."""
+    """What is fast on an H200; float32 is multiplied outside the matrix units and takes more registers."""
     wide = query.shape[-1] > 64
     if query.dtype == torch.float32:
         return Shape(block=16, warps=8 if wide else 4, stages=1)
-    return Shape(warps=4 if backward or wide else 2)
+    if backward:
+        return Shape(warps=4)
+    return Shape(warps=4) if wide else Shape(group=2, pair=True, warps=1)
 
 
 def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -47,7 +50,8 @@ def forward(
     out = torch.empty_like(query)
     lse = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
     shape = shape or _shape(query, backward=False)
-    _launch(triton_kernels.attend, (query, key, value), windows, (query, key, value), (out, lse), shape)
+    pair = shape.pair and math.gcd(shape.group, query.shape[3]) % 2 == 0
+    _launch(triton_kernels.attend, (query, key, value), windows, (query, key, value), (out, lse), shape, pair=pair)
     return out, lse
 
 
@@ -78,6 +82,7 @@ def _launch(
     inputs: tuple[Tensor, ...],
     outputs: tuple[Tensor, ...],
     shape: Shape,
+    **options: bool,
 ) -> None:
     query, key, value = triple
     batch, views, num_queries, heads, dim = query.shape
@@ -87,15 +92,15 @@ def _launch(
     # Rows of bins taken at once. A tile of 16 queries is 4 x 4 cells where all are there, and its window adds K.
     rows = 8 if (math.sqrt(shape.tile) + windows.window + 1) * BINS_PER_CELL <= 8 else 16
     with _on(query):
-        kernel[(triton.cdiv(num_queries, shape.tile), heads // group, batch * views)](
+        kernel[(-(-num_queries // shape.tile), heads // group, batch * views)](
             *inputs, windows.cells, windows.query_order, windows.token_order, windows.token_positions,
             windows.bin_start, *outputs,
             num_queries, key.shape[1], views, windows.side, windows.window / 2, dim**-0.5,
             key.stride(0), key.stride(1), value.stride(0), value.stride(1),
-            heads=heads, dim=dim, dim_block=max(triton.next_power_of_2(dim), 16), bins_per_cell=BINS_PER_CELL,
+            heads=heads, dim=dim, dim_block=max(1 << (dim - 1).bit_length(), 16), bins_per_cell=BINS_PER_CELL,
             tile=shape.tile, block=shape.block, rows=rows, group=group,
             precision="ieee" if query.dtype == torch.float32 else "tf32",
-            num_warps=shape.warps, num_stages=shape.stages,
+            num_warps=shape.warps, num_stages=shape.stages, **options,
         )  # fmt: skip
 
 
@@ -105,4 +110,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _on(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+    """Triton launches on the current device, which need not be the tensors'."""
+    if not x.is_cuda or x.get_device() == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(x.device)

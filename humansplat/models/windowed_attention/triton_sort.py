@@ -105,7 +105,7 @@ def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tens
     batch, views, num_queries, _ = cells.shape
     num_tokens = tokens.shape[2]
     images, side = batch * views, grid * BINS_PER_CELL
-    curve_side = triton.next_power_of_2(grid)
+    curve_side = 1 << (grid - 1).bit_length()
     query_order = torch.empty(batch, views, num_queries, dtype=torch.int32, device=cells.device)
     token_order = torch.empty(batch, views, num_tokens, dtype=torch.int32, device=cells.device)
     positions = torch.empty(batch, views, num_tokens, 2, device=cells.device)

@@ -107,6 +107,24 @@ def test_keys_that_are_slices(rng):
 
 
 @needs_gpu
+@pytest.mark.parametrize(
+    "shape",
+    [(16, 32, 4, True, 1, 2), (16, 32, 2, False, 2, 3), (16, 16, 1, False, 1, 1), (64, 64, 4, True, 4, 2)],
+)
+def test_the_cut_of_the_work_changes_nothing(rng, shape):
+    from humansplat.models.windowed_attention import triton_launch
+
+    case = [x.to(DEVICE) for x in random_case(rng, grid=16, num_tokens=600, heads=4)]
+    features, windows = [x.bfloat16() for x in case[:3]], plan_windows(*case[3:], 2.0).sorted
+    expected = triton_launch.forward(*features, windows)
+    out, lse = triton_launch.forward(*features, windows, triton_launch.Shape(*shape))
+    torch.testing.assert_close((out, lse), expected, rtol=2e-2, atol=2e-2)
+    gradients = triton_launch.backward(out, *features, out, lse, windows, triton_launch.Shape(*shape))
+    for got, known in zip(gradients, triton_launch.backward(out, *features, out, lse, windows), strict=True):
+        assert relative_error(got.double(), known.double()) < 2e-2
+
+
+@needs_gpu
 def test_auto_takes_triton_on_cuda(rng):
     case = [x.to(DEVICE) for x in random_case(rng)]
     assert plan_windows(*case[3:], 2.0).backend == "triton"
