@@ -1,7 +1,7 @@
 """The default body inside a rigged character: fitted to it as bound, moved along with its skeleton, fitted again."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import PosedBody
 
 
+@runtime_checkable
 class BodyFitter(Protocol):
     """What fits the default body to meshes: ``ScanFitter``."""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation, Slerp
 
 from humansplat.data.rigged.skeleton import FINGERS, SIDES
 from humansplat.data.rigged.transforms import rotation_part
@@ -131,10 +132,18 @@ class Retarget:
         for slot, node in self.humanoid.items():
             moved = rotation_part(frames[node]) @ rotation_part(self.rest[node]).T
             known |= dict.fromkeys(self.joints[slot], moved @ self.alignments[slot].T)
+        known |= self._between(known)
         turned = np.empty((len(self.template.joint_names), 3, 3))
         for joint, parent in enumerate(self.template.joint_parents):
             turned[joint] = known.get(joint, turned[parent] if parent >= 0 else np.eye(3))
         return turned
+
+    def _between(self, known: Mapping[int, Float[np.ndarray, "3 3"]]) -> dict[int, Float[np.ndarray, "3 3"]]:
+        """Turns of the joints of spine and neck that the rig lacks: a bend is shared out evenly."""
+        column = [self.template.joint(name) for name in ("root", *_SPINE, *_NECK, "head")]
+        places = [place for place, joint in enumerate(column) if joint in known]
+        path = Slerp(places, Rotation.from_matrix(np.stack([known[column[place]] for place in places])))
+        return {column[place]: path(place).as_matrix() for place in range(len(column)) if place not in places}
 
     def alignment_of(self) -> Float[np.ndarray, "j 3 3"]:
         """For each joint of the default body the alignment of what it is in the rig, or hangs on."""

@@ -239,6 +239,9 @@ def _numbered_limbs(slots: dict[tuple[str, str], list[tuple[int, int]]], side: s
         slots["upper_arm", side] = [shoulders.pop()]  # SMPL: collar, shoulder, elbow, wrist
     if slots.get(("lower_leg", side)) and not any(slots.get((limb, side)) for limb in ("upper_leg", "leg")):
         slots["upper_leg", side] = slots.get(("hips", side), [])
+    feet = slots.get(("foot", side), [])
+    if len(feet) > 1 and ("toes", side) not in slots:
+        slots["toes", side] = [feet.pop()]  # SMPL: ankle, foot
     for chain, limbs in CHAINS.items():
         bare = slots.get((chain, side), [])
         if not bare:
