@@ -1,9 +1,8 @@
 """How well a model does on people whose every side is known.
 
-For each person the model sees view 0 alone; its splats are rendered from the novel views (the ring of whole bodies of
-scans) and compared
-with the true pictures, before white. ``front``, ``side`` and ``back`` are the novel views less than 45,
-between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose and shape come from
+For each person the model sees view 0 alone; its splats are rendered from the novel views (of scans: the ring around
+the whole body) and compared with the true pictures, before white. ``front``, ``side`` and ``back`` are the novel views
+less than 45, between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose and shape come from
 view 0 as they would from a photograph; how far away the person stands, which one picture cannot tell, and
 the camera are taken from the truth, so that the novel views can be compared at all.
 """
@@ -92,9 +91,10 @@ def evaluate(
     Raises:
         UserError: If the folder holds no people with novel views, or no body could be fitted.
     """
-    names = [str(line["name"]) for line in read_manifest(data)][:limit]
+    # A flagged body is not known to be where the person is.
+    names = [str(line["name"]) for line in read_manifest(data) if not line.get("flags")][:limit]
     if not names:
-        raise UserError(f"{data} lists no people; synthesize some, or give another folder")
+        raise UserError(f"{data} lists no people, or none without flags; synthesize some, or give another folder")
     scores: dict[str, list[dict[str, float]]] = {}
     sides: dict[str, list[str]] = {}
     failed: dict[str, str] = {}

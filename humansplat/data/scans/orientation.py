@@ -1,5 +1,6 @@
 """Which way is up in a scan, and what its numbers count: metres, centimetres or millimetres."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -9,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.capture.landmarks import LANDMARK_NAMES
+from humansplat.data.rig import CANONICAL_FILL, CANONICAL_FOV, framed, hull_corners
 from humansplat.data.scans.layouts import UPS, Up
 from humansplat.errors import UserError
-from humansplat.pipelines.scan_views import view_cameras
 from humansplat.render.lighting import unlit
 from humansplat.render.mesh_scene import MeshScene
 from humansplat.render.meshes import render_scene
 from humansplat.render.shaded_mesh import ShadedMesh
+from humansplat.structures import Cameras
 
 Detect = Callable[[Float[Tensor, "c 4 s s"]], tuple[Tensor, Tensor, Tensor]]
 """Landmarks ``[c, 33, 2]``, their visibility and the score ``[c]`` of the person in each picture."""
@@ -26,6 +28,7 @@ HEIGHTS = (0.65, 2.6)
 NORMALISED = 1e-3
 """Scans as large as 1 or 2 to this are taken for normalised: their numbers count nothing."""
 _VIEW_SIZE = 256
+_ELEVATION = math.radians(5.0)
 _SURE = 0.75
 """Mean cosine, in the pictures, between the way from feet to head and the axis that is up."""
 _SEEN = 1.0
@@ -96,7 +99,17 @@ def seen_up(meshes: Sequence[ShadedMesh], points: Float[np.ndarray, "n 3"], dete
     Returns:
         The axis, or ``None`` if nobody is seen or it is none of ``UPS``.
     """
-    cameras = view_cameras(points, 4, _VIEW_SIZE)
+    corners = hull_corners(points)
+    seen = [
+        framed(corners, 0.5 * math.pi * turn, _ELEVATION, CANONICAL_FOV, CANONICAL_FILL, _VIEW_SIZE)
+        for turn in range(4)
+    ]
+    cameras = Cameras(
+        viewmats=torch.stack([camera.viewmats for camera in seen]).float(),
+        Ks=torch.stack([camera.Ks for camera in seen]).float(),
+        width=_VIEW_SIZE,
+        height=_VIEW_SIZE,
+    )
     scene = MeshScene([replace(mesh, casts_shadow=False) for mesh in meshes], unlit())
     landmarks, _, scores = detect(render_scene(scene, cameras, samples=2).rgba)
     if float(scores.sum()) < _SEEN:
@@ -118,6 +131,6 @@ def seen_up(meshes: Sequence[ShadedMesh], points: Float[np.ndarray, "n 3"], dete
 def up_by_extent(points: Float[np.ndarray, "n 3"]) -> Up | None:
     """The longer of Y and Z, if it clearly is; the sign cannot be told so."""
     _, y, z = np.ptp(points, axis=0)
-    if max(y, z) < 1.5 * min(y, z):
+    if max(y, z) < 1.2 * min(y, z):
         return None
     return "y" if y > z else "z"

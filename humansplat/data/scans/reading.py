@@ -49,7 +49,8 @@ def read_scan(path: Path) -> Scan:
         else:
             _check_gltf_header(path)
         meshes = _of_trimesh(path, notes)
-    return check_scan(Scan(path=path, meshes=tuple(_sound(mesh) for mesh in meshes), notes=tuple(notes)))
+    scan = Scan(path=path, meshes=tuple(meshes), notes=tuple(notes))
+    return replace(check_scan(scan), meshes=tuple(_sound(mesh) for mesh in meshes))
 
 
 def _sound(mesh: ShadedMesh) -> ShadedMesh:
@@ -63,6 +64,8 @@ def _sound(mesh: ShadedMesh) -> ShadedMesh:
 
 def _of_obj(path: Path, notes: list[str]) -> list[ShadedMesh]:
     obj = read_obj(path)
+    if not len(obj.faces):
+        return [ShadedMesh(vertices=obj.vertices, faces=obj.faces)]
     described = _materials(path, obj)
     textures: dict[Path, np.ndarray] = {}
     meshes = []

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.body.models import load_body_model
 from humansplat.data.scans.person import ScanTask, ScanTools
-from humansplat.pipelines.scan_fitting import ScanFit, ScanFitter
-from humansplat.pipelines.scan_views import detect
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import PosedBody
+
+if TYPE_CHECKING:
+    from humansplat.pipelines.scan_fitting import ScanFit
 
 ToolsFactory = Callable[[ScanTask, Path | None], ScanTools]
 """Loads the tools, once a process; importable by name, as ``multiprocessing`` asks."""
@@ -21,7 +23,7 @@ class FittingTools:
     """``ScanFitter`` and the pose graph that it uses."""
 
     def __init__(self, task: ScanTask, models: Path | None) -> None:
-        """Load them.
+        """Load them, and what they need, which takes seconds.
 
         Args:
             task: Says which body model.
@@ -30,15 +32,19 @@ class FittingTools:
         Raises:
             UserError: If files of the model, the pose graph or the lifter are missing.
         """
+        from humansplat.pipelines.scan_fitting import ScanFitter
+
         given = None
         if task.body_model != "anny":
             given = load_body_model(task.body_model, folder=models, gender=task.gender)
         self.fitter = ScanFitter(given)
 
-    def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> ScanFit:
+    def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> "ScanFit":
         """Fit the body model to a scan."""
         return self.fitter(meshes, start=start)
 
     def detect(self, rgba: Float[Tensor, "c 4 s s"]) -> tuple[Tensor, Tensor, Tensor]:
         """Landmarks of pictures."""
+        from humansplat.pipelines.scan_views import detect
+
         return detect(rgba, self.fitter.graph)
