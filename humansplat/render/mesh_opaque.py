@@ -11,13 +11,15 @@ from typing import NamedTuple, no_type_check
 import numpy as np
 from numba import njit
 
+from humansplat.render.cpu_compositing import _exp2
 from humansplat.render.mesh_kernels import OPAQUE, SceneArrays
 
 LINE = 16  # 32-bit words of a face's record: a cache line
+_AHEAD = 256  # rays
 _UV, _DENSITY, _LABELS, _PIECE, _NORMALS = 0, 6, 28, 8, 18  # in units of float32, float32, uint8, int32, int16
 
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
-_inlined = njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"}, inline="always")
+_inlined = njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"}, forceinline=True)
 
 _ZERO, _HALF, _ONE, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(3.0)
 
@@ -144,7 +146,7 @@ def _reflect_surroundings(sh, open_sky, nx, ny, nz, vx, vy, vz, specular, roughn
     if specular > _ZERO:
         facing = max(-(nx * vx + ny * vy + nz * vz), _ZERO)
         smooth = _ONE - roughness
-        falloff = np.float32(2.0) ** (np.float32(-9.28) * facing)
+        falloff = _exp2(np.float32(-9.28) * facing)
         falloff = min(smooth * smooth, falloff) * smooth + np.float32(0.0425) - np.float32(0.0275) * roughness
         scale = np.float32(1.04) - np.float32(0.572) * roughness - np.float32(1.04) * falloff
         scale = specular * scale + np.float32(1.04) * falloff - np.float32(0.04) + np.float32(0.022) * roughness
@@ -169,12 +171,30 @@ def shade_pixels(
     its first hit; they are left as they were.
     """
     unfinished = np.zeros(len(pixel_ids), np.bool_)
+    # numba counts the references of a record's arrays in the loop, but not those of plain variables.
+    floats, ints, shorts, octets = records
+    faces, occlusion, environment, shaded = scene.faces, scene.occlusion, light.environment, light.shaded
+    texels, levels, num_levels, colored, color = (
+        scene.texels, scene.levels, scene.num_levels, scene.colored, scene.color,
+    )  # fmt: skip
+    alpha_mode, two_sided, specular, roughness = scene.alpha_mode, scene.two_sided, scene.specular, scene.roughness
+    srgb_to_linear, display = scene.srgb_to_linear, scene.display
     labels = np.empty(samples, np.int32)
     seen = np.empty((samples, 4), np.float32)  # depth and normal
+    block = samples * max(_AHEAD // samples, 1)
+    pieces = np.empty(block, np.int32)
+    ahead = block - samples
     for i in range(len(pixel_ids)):
+        first = i * samples
+        ahead += samples
+        if ahead == block:
+            ahead = 0
+            # Records are far apart in memory: asking for many before any is needed lets them arrive together.
+            for ray in range(first, min(first + block, len(primitives))):
+                if primitives[ray] >= 0:
+                    pieces[ray - first] = ints[np.uint64(primitives[ray]), _PIECE]
         red, green, blue, nearest = _ZERO, _ZERO, _ZERO, np.float32(np.inf)
         hits = 0
-        first = i * samples
         for s in range(samples):
             ray = np.uint64(first + s)
             f = primitives[ray]
@@ -183,54 +203,52 @@ def shade_pixels(
             f = np.uint64(f)
             wb, wc, depth = hit_u[ray], hit_v[ray], hit_t[ray]
             wa = _ONE - wb - wc
-            piece = np.uint64(records.ints[f, _PIECE])
+            piece = np.uint64(pieces[ahead + s])
             dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
             back = hit_normals[ray, 0] * dx + hit_normals[ray, 1] * dy + hit_normals[ray, 2] * dz > _ZERO
-            if scene.alpha_mode[piece] != OPAQUE or (back and not scene.two_sided[piece]):
+            if alpha_mode[piece] != OPAQUE or (back and not two_sided[piece]):
                 unfinished[i] = True
                 break
             r, g, b = _ONE, _ONE, _ONE
-            num_levels = scene.num_levels[piece]
-            if num_levels > 0:
+            count = num_levels[piece]
+            if count > 0:
                 # The rounded binary logarithm, from the exponent's bits.
-                texels = records.floats[f, _DENSITY] * footprint * depth * np.float32(1.41421356)
-                level = (np.float32(texels).view(np.int32) >> 23) - 127
-                level = np.uint64(min(max(level, 0), num_levels - 1))
-                u = wa * records.floats[f, 0] + wb * records.floats[f, 2] + wc * records.floats[f, 4]
-                v = wa * records.floats[f, 1] + wb * records.floats[f, 3] + wc * records.floats[f, 5]
+                spread = floats[f, _DENSITY] * footprint * depth * np.float32(1.41421356)
+                level = (np.float32(spread).view(np.int32) >> 23) - 127
+                level = np.uint64(min(max(level, 0), count - 1))
+                u = wa * floats[f, 0] + wb * floats[f, 2] + wc * floats[f, 4]
+                v = wa * floats[f, 1] + wb * floats[f, 3] + wc * floats[f, 5]
                 offset, width, height = (
-                    scene.levels[piece, level, 0], scene.levels[piece, level, 1], scene.levels[piece, level, 2],
+                    levels[piece, level, 0], levels[piece, level, 1], levels[piece, level, 2],
                 )  # fmt: skip
-                r, g, b = _texture(scene.texels, offset, width, height, u, v, scene.srgb_to_linear)
-            elif scene.colored[piece]:
-                p, q, t = records.ints[f, 0], records.ints[f, 1], records.ints[f, 2]
-                r = _channel(p, q, t, 0, wa, wb, wc, scene.srgb_to_linear)
-                g = _channel(p, q, t, 8, wa, wb, wc, scene.srgb_to_linear)
-                b = _channel(p, q, t, 16, wa, wb, wc, scene.srgb_to_linear)
-            r *= scene.color[piece, 0]
-            g *= scene.color[piece, 1]
-            b *= scene.color[piece, 2]
+                r, g, b = _texture(texels, offset, width, height, u, v, srgb_to_linear)
+            elif colored[piece]:
+                p, q, t = ints[f, 0], ints[f, 1], ints[f, 2]
+                r = _channel(p, q, t, 0, wa, wb, wc, srgb_to_linear)
+                g = _channel(p, q, t, 8, wa, wb, wc, srgb_to_linear)
+                b = _channel(p, q, t, 16, wa, wb, wc, srgb_to_linear)
+            r *= color[piece, 0]
+            g *= color[piece, 1]
+            b *= color[piece, 2]
 
-            n = records.shorts[f]
-            nx = wa * np.float32(n[18]) + wb * np.float32(n[21]) + wc * np.float32(n[24])
-            ny = wa * np.float32(n[19]) + wb * np.float32(n[22]) + wc * np.float32(n[25])
-            nz = wa * np.float32(n[20]) + wb * np.float32(n[23]) + wc * np.float32(n[26])
+            nx = wa * np.float32(shorts[f, 18]) + wb * np.float32(shorts[f, 21]) + wc * np.float32(shorts[f, 24])
+            ny = wa * np.float32(shorts[f, 19]) + wb * np.float32(shorts[f, 22]) + wc * np.float32(shorts[f, 25])
+            nz = wa * np.float32(shorts[f, 20]) + wb * np.float32(shorts[f, 23]) + wc * np.float32(shorts[f, 26])
             scale = _ONE / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-20))
             if back:
                 scale = -scale
             nx, ny, nz = nx * scale, ny * scale, nz * scale
-            if light.shaded:
+            if shaded:
                 scale = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
-                corners = scene.faces[f]
-                open_sky = wa * scene.occlusion[corners[0]] + wb * scene.occlusion[corners[1]]
-                open_sky += wc * scene.occlusion[corners[2]]
+                open_sky = wa * occlusion[np.uint32(faces[f, 0])] + wb * occlusion[np.uint32(faces[f, 1])]
+                open_sky += wc * occlusion[np.uint32(faces[f, 2])]
                 r, g, b = _reflect_surroundings(
-                    light.environment, open_sky, nx, ny, nz, dx * scale, dy * scale, dz * scale,
-                    scene.specular[piece], scene.roughness[piece], r, g, b,
+                    environment, open_sky, nx, ny, nz, dx * scale, dy * scale, dz * scale,
+                    specular[piece], roughness[piece], r, g, b,
                 )  # fmt: skip
-            red += _display(r, scene.display)
-            green += _display(g, scene.display)
-            blue += _display(b, scene.display)
+            red += _display(r, display)
+            green += _display(g, display)
+            blue += _display(b, display)
             seen[hits, 0] = depth
             seen[hits, 1] = nx
             seen[hits, 2] = ny
@@ -240,7 +258,7 @@ def shade_pixels(
                 heaviest = 1
             elif wc > wa:
                 heaviest = 2
-            labels[hits] = records.bytes[f, np.uint64(_LABELS + heaviest)]
+            labels[hits] = octets[f, np.uint64(_LABELS + heaviest)]
             nearest = min(nearest, depth)
             hits += 1
         if hits == 0 or unfinished[i]:

@@ -10,19 +10,20 @@ from numba import njit
 from humansplat.structures import Cameras
 
 TILE = 8
-CLUSTER = 16
+CLUSTER = 8
+FACES_A_VERTEX = 64
 _NEAR = np.float32(1e-3)
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
-_inlined = njit(nogil=True, error_model="numpy", inline="always")
+_inlined = njit(nogil=True, error_model="numpy", forceinline=True)
 
 
 def visible_pixels(
     vertices: Float32[np.ndarray, "v 3"],
     faces: Int32[np.ndarray, "f 3"],
-    spheres: Float32[np.ndarray, "n 4"],
+    spheres: Float32[np.ndarray, "4 n"],
     camera: Cameras,
 ) -> Int32[np.ndarray, " p"]:
     """Numbers (``row * width + column``) of the pixels near the faces, tile by tile.
@@ -73,17 +74,23 @@ def _pixel_rays(pixel_ids, width, samples, world_from_pixel, center, origins, di
     The samples of a pixel are stratified in both axes at once (a rotated grid), which halves the
     steps that an edge along a row or a column shows.
     """
-    m, ray = world_from_pixel, 0
+    m = world_from_pixel
+    offsets = np.empty((samples * samples, 2))
+    for i in range(samples):
+        for j in range(samples):
+            offsets[i * samples + j, 0] = (j + (i + 0.5) / samples) / samples
+            offsets[i * samples + j, 1] = (i + (samples - 1 - j + 0.5) / samples) / samples
+    x0, y0, z0 = center[0], center[1], center[2]
+    ray = np.uint64(0)
     for place in range(len(pixel_ids)):
         y, x = divmod(np.uint32(pixel_ids[place]), np.uint32(width))
-        for i in range(samples):
-            for j in range(samples):
-                u = x + (j + (i + 0.5) / samples) / samples
-                v = y + (i + (samples - 1 - j + 0.5) / samples) / samples
-                for k in range(3):
-                    directions[ray, k] = m[k, 0] * u + m[k, 1] * v + m[k, 2]
-                    origins[ray, k] = center[k]
-                ray += 1
+        for s in range(samples * samples):
+            u, v = x + offsets[s, 0], y + offsets[s, 1]
+            directions[ray, 0] = m[0, 0] * u + m[0, 1] * v + m[0, 2]
+            directions[ray, 1] = m[1, 0] * u + m[1, 1] * v + m[1, 2]
+            directions[ray, 2] = m[2, 0] * u + m[2, 1] * v + m[2, 2]
+            origins[ray, 0], origins[ray, 1], origins[ray, 2] = x0, y0, z0
+            ray += np.uint64(1)
 
 
 @_compiled
@@ -105,9 +112,9 @@ def _pixels_of_tiles(marked, width, height):
 @_compiled
 @no_type_check
 def bounding_spheres(vertices, faces):
-    """Centre and radius ``[n, 4]`` of a sphere around each ``CLUSTER`` faces in a row; neighbours as a rule."""
+    """Centres and radii ``[4, n]`` of spheres around each ``CLUSTER`` faces in a row; neighbours as a rule."""
     count = -(-len(faces) // CLUSTER)
-    spheres = np.empty((count, 4), np.float32)
+    spheres = np.empty((4, count), np.float32)
     low, high = np.empty(3, np.float32), np.empty(3, np.float32)
     for i in range(count):
         low[:], high[:] = np.inf, -np.inf
@@ -124,8 +131,8 @@ def bounding_spheres(vertices, faces):
                 v = faces[f, j]
                 dx, dy, dz = vertices[v, 0] - x, vertices[v, 1] - y, vertices[v, 2] - z
                 squared = max(squared, dx * dx + dy * dy + dz * dz)
-        spheres[i, 0], spheres[i, 1], spheres[i, 2] = x, y, z
-        spheres[i, 3] = 1.001 * math.sqrt(squared) + 1e-6
+        spheres[0, i], spheres[1, i], spheres[2, i] = x, y, z
+        spheres[3, i] = 1.001 * math.sqrt(squared) + 1e-6
     return spheres
 
 
@@ -134,37 +141,67 @@ def bounding_spheres(vertices, faces):
 def _mark_tiles(vertices, faces, spheres, m, marked):
     """Set ``marked[row, column]`` of every tile that a face's bounding box in the image touches.
 
-    A vertex of each cluster first: afterwards most spheres lie over tiles that are marked already, so that their
-    faces need not be looked at. ``m [3, 4]`` takes homogeneous world coordinates to tiles.
+    Some vertices first: afterwards most spheres lie over tiles that are marked already, so that their faces need
+    not be looked at. ``m [3, 4]`` takes homogeneous world coordinates to tiles.
     """
     rows, columns = marked.shape
-    for f in range(0, len(faces), CLUSTER):
-        u, v, depth = _project(m, vertices, faces[f, 0])
+    for f in range(0, len(faces), FACES_A_VERTEX):
+        u, v, depth = _project(m, vertices[faces[f, 0], 0], vertices[faces[f, 0], 1], vertices[faces[f, 0], 2])
         if depth > _NEAR and u >= _ZERO and v >= _ZERO and u < columns and v < rows:
             marked[np.uint32(v), np.uint32(u)] = True
+    boxes = _tile_boxes(spheres[0], spheres[1], spheres[2], spheres[3], m, rows, columns)
+    for i in range(boxes.shape[1]):
+        left, right, top, bottom = boxes[0, i], boxes[1, i], boxes[2, i], boxes[3, i]
+        if right < left and left >= 0 or bottom < top:
+            continue
+        if left >= 0 and right - left <= 1 and bottom - top <= 1:  # as a rule
+            upper, lower, first, last = np.uint32(top), np.uint32(bottom), np.uint32(left), np.uint32(right)
+            known = marked[upper, first] & marked[upper, last] & marked[lower, first] & marked[lower, last]
+        else:
+            known = left >= 0 and marked[top : bottom + 1, left : right + 1].all()
+        if not known:
+            for f in range(i * CLUSTER, min((i + 1) * CLUSTER, len(faces))):
+                _mark_face(vertices, faces[f, 0], faces[f, 1], faces[f, 2], m, marked)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"})
+@no_type_check
+def _tile_boxes(xs, ys, zs, radii, m, rows, columns):
+    """First and last column and row ``[4, n]`` that spheres may touch; -1 and -2 where one is near the camera's plane.
+
+    A point at ``d`` from the centre is seen ``(m[0] - u * m[2]) . d`` over its depth beside it. Straight arithmetic on
+    plain rows, which the compiler turns into vector instructions.
+    """
+    boxes = np.empty((4, len(xs)), np.int32)
     slope_x = np.sqrt(m[0, 0] * m[0, 0] + m[0, 1] * m[0, 1] + m[0, 2] * m[0, 2])
     slope_y = np.sqrt(m[1, 0] * m[1, 0] + m[1, 1] * m[1, 1] + m[1, 2] * m[1, 2])
     slope_z = np.sqrt(m[2, 0] * m[2, 0] + m[2, 1] * m[2, 1] + m[2, 2] * m[2, 2])
-    right, bottom = np.float32(columns - 1), np.float32(rows - 1)
-    for i in range(len(spheres)):
-        u, v, depth = _project(m, spheres, i)
-        nearest = depth - spheres[i, 3] * slope_z
-        if nearest > _NEAR:
-            # A point at d from the centre is seen (m[0] - u * m[2]) . d / its depth beside it.
-            reach = spheres[i, 3] / nearest
-            du, dv = (slope_x + abs(u) * slope_z) * reach, (slope_y + abs(v) * slope_z) * reach
-            if u + du < _ZERO or v + dv < _ZERO or u - du >= columns or v - dv >= rows:
-                continue
-            if _all_marked(marked, max(u - du, _ZERO), min(u + du, right), max(v - dv, _ZERO), min(v + dv, bottom)):
-                continue
-        for f in range(i * CLUSTER, min((i + 1) * CLUSTER, len(faces))):
-            _mark_face(vertices, faces[f, 0], faces[f, 1], faces[f, 2], m, marked)
+    last_column, last_row = np.float32(columns) - _ONE, np.float32(rows) - _ONE
+    m00, m01, m02, m03 = m[0, 0], m[0, 1], m[0, 2], m[0, 3]
+    m10, m11, m12, m13 = m[1, 0], m[1, 1], m[1, 2], m[1, 3]
+    m20, m21, m22, m23 = m[2, 0], m[2, 1], m[2, 2], m[2, 3]
+    lefts, rights, tops, bottoms = boxes[0], boxes[1], boxes[2], boxes[3]
+    for i in range(len(xs)):
+        x, y, z, radius = xs[i], ys[i], zs[i], radii[i]
+        depth = m20 * x + m21 * y + m22 * z + m23
+        nearest = depth - radius * slope_z
+        ahead = nearest > _NEAR
+        depth, nearest = max(depth, _NEAR), max(nearest, _NEAR)
+        u, v = (m00 * x + m01 * y + m02 * z + m03) / depth, (m10 * x + m11 * y + m12 * z + m13) / depth
+        reach = radius / nearest
+        du, dv = (slope_x + abs(u) * slope_z) * reach, (slope_y + abs(v) * slope_z) * reach
+        # Rounded down, though conversion cuts towards zero; a box outside the image has its end before its start.
+        left, right = np.int32(max(u - du, _ZERO)), np.int32(min(max(u + du, -_ONE), last_column) + _ONE) - np.int32(1)
+        top, bottom = np.int32(max(v - dv, _ZERO)), np.int32(min(max(v + dv, -_ONE), last_row) + _ONE) - np.int32(1)
+        lefts[i] = left if ahead else np.int32(-1)
+        rights[i] = right if ahead else np.int32(-2)
+        tops[i], bottoms[i] = top, bottom
+    return boxes
 
 
 @_inlined
 @no_type_check
-def _project(m, points, place):
-    x, y, z = points[place, 0], points[place, 1], points[place, 2]
+def _project(m, x, y, z):
     depth = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
     scale = _ONE / depth
     u = (m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]) * scale
@@ -186,9 +223,9 @@ def _all_marked(marked, left, right, top, bottom):
 @no_type_check
 def _mark_face(vertices, a, b, c, m, marked):
     rows, columns = marked.shape
-    u0, v0, depth0 = _project(m, vertices, a)
-    u1, v1, depth1 = _project(m, vertices, b)
-    u2, v2, depth2 = _project(m, vertices, c)
+    u0, v0, depth0 = _project(m, vertices[a, 0], vertices[a, 1], vertices[a, 2])
+    u1, v1, depth1 = _project(m, vertices[b, 0], vertices[b, 1], vertices[b, 2])
+    u2, v2, depth2 = _project(m, vertices[c, 0], vertices[c, 1], vertices[c, 2])
     if min(depth0, depth1, depth2) <= _NEAR:
         if max(depth0, depth1, depth2) > _NEAR:
             marked[:] = True  # it crosses the camera's plane: its picture is unbounded
