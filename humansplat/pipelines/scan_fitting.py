@@ -12,21 +12,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from humansplat.body.anny import AnnyBody
 from humansplat.body.fit import one_thread
 from humansplat.body.fit_terms import FOCAL
 from humansplat.body.markers import MIRRORED_MARKERS, ROOT_MARKER
 from humansplat.body.protocol import BodyModel
-from humansplat.body.scan_check import BodyCheck, body_left
-from humansplat.body.scan_pose import MarkerEvidence, MarkerFitter
+from humansplat.body.scan_check import NUM_CHECKED, BodyCheck, body_left
+from humansplat.body.scan_pose import BodyParameters, MarkerEvidence, MarkerFitter
 from humansplat.body.scan_refine import SurfaceFitter
 from humansplat.body.scan_surface import ScanSurface
+from humansplat.body.scan_surface_terms import SurfaceTarget
+from humansplat.body.scan_transfer import transfer
 from humansplat.body.scan_triangulate import Sightings, Triangulated, triangulate
 from humansplat.capture.graph import PoseGraph
 from humansplat.errors import UserError
+from humansplat.geometry.sampling import farthest_points
 from humansplat.models.lifter import MarkerLifter
-from humansplat.pipelines.scan_views import ScanViews, see_scan
+from humansplat.pipelines.scan_views import ScanViews, see_scan, see_surface
 from humansplat.pipelines.weights import load_module, shipped_lifter
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import PosedBody, TensorStruct
@@ -38,6 +42,10 @@ MIN_PIXEL_SHARE, MIN_DEPTH_SHARE = 0.0026, 0.003
 """Deviations that a view has at least: of places as shares of the picture's side, and of depths."""
 MARKER_FACTOR, MIN_MARKER_STD = 1.5, 0.008
 """What triangulation leaves is multiplied by the first, views being wrong together; and metres."""
+START_STD, START_SHAPE_STD = 0.03, 0.1
+"""How far the markers, metres, and the shape of a given start may be off."""
+MIN_AGREEMENT, MIN_SURE, MAX_LANDMARK_ERROR = 0.6, 0.5, 0.04
+"""Views' agreement, share of views that show a person, and metres, beyond which a fit is flagged."""
 HEIGHT_STD = 0.2
 """Of the phenotype: a picture does not tell the height, and the scan does."""
 
@@ -87,19 +95,56 @@ class ScanFitter:
 
         Args:
             meshes: The scan's pieces: metres, +Y up, any place, any turn about the vertical.
-            start: A fit to begin from, in the frame of the scan: landmarks are not looked for.
+            start: A fit of the default body to begin from, in the frame of the scan: then no landmarks are looked
+                for.
 
         Raises:
-            UserError: If the scan is no surface, or not of a person's size.
+            UserError: If the scan is no surface, or not of a person's size; if ``start`` is of another model.
         """
         surface, origin = scan_surface(meshes)
-        views = see_scan(moved(meshes, -origin), surface.samples[::8] - origin, self.graph, self.lifter)
-        evidence, seen = marker_evidence(views, self.base)
-        posed, _ = self.marker_fitter(evidence)
-        parameters = self.surface_fitter(posed, evidence, views.outer.points, views.outer.normals).parameters
-        parameters = replace(parameters, translation=parameters.translation + torch.from_numpy(origin))
-        body = self.base.pose(vars(parameters))
-        return judged(body, surface)
+        meshes, points = moved(meshes, -origin), surface.samples[::8] - origin
+        shift = torch.from_numpy(origin)
+        if start is None:
+            views = see_scan(meshes, points, self.graph, self.lifter)
+            evidence, seen = marker_evidence(views, self.base)
+            posed, doubts, outer = self.marker_fitter(evidence)[0], view_flags(views, seen), views.outer
+        else:
+            posed = start_parameters(start, shift)
+            evidence, doubts, outer = self._evidence_of(posed), (), see_surface(meshes, points)
+        target = SurfaceTarget(outer.points, outer.normals)
+        found = self.surface_fitter(posed, evidence, target).parameters
+        base = self.base.pose(vars(replace(found, translation=found.translation + shift)))
+        missed = (self._markers(base) - shift - evidence.points).norm(dim=-1)
+        body = base
+        if self.model is not self.base:
+            body = transfer(self.model, base, SurfaceTarget(outer.points + shift, outer.normals))
+        return judged(body, surface, float(missed.mean()), doubts)
+
+    def _markers(self, body: PosedBody) -> Float[Tensor, "k 3"]:
+        return self.marker_fitter.markers.points(body.vertices[self.marker_fitter.markers.vertex_ids], body.joints)
+
+    def _evidence_of(self, start: BodyParameters) -> MarkerEvidence:
+        """A given start as the evidence of markers that lie where it has them."""
+        points = self._markers(self.base.pose(vars(start)))
+        stds = torch.full_like(points[:, 0], START_STD)
+        shape_stds = torch.full_like(start.phenotypes, START_SHAPE_STD)
+        return MarkerEvidence(points=points, stds=stds, shape=start.phenotypes, shape_stds=shape_stds)
+
+
+def start_parameters(start: PosedBody, origin: Float[Tensor, "3"]) -> BodyParameters:
+    """A start's parameters, seen from ``origin``.
+
+    Raises:
+        UserError: If it is not the default body, or its parameters are not known.
+    """
+    if start.model != "anny" or start.parameters is None or start.vertices.ndim != 2:
+        raise UserError(
+            f"a scan's fit starts from one body of the model 'anny' with its parameters, got {start.model!r}"
+        )
+    given = {name: values.detach().float().cpu() for name, values in start.parameters.items()}
+    return BodyParameters(
+        phenotypes=given["phenotypes"], rotations=given["rotations"], translation=given["translation"] - origin
+    )
 
 
 def scan_surface(meshes: Sequence[ShadedMesh]) -> tuple[ScanSurface, Float[np.ndarray, "3"]]:
@@ -153,16 +198,34 @@ def marker_evidence(views: ScanViews, model: AnnyBody) -> tuple[MarkerEvidence, 
     return evidence, seen
 
 
-def judged(body: PosedBody, surface: ScanSurface) -> ScanFit:
+def view_flags(views: ScanViews, seen: Triangulated) -> tuple[str, ...]:
+    """What is doubtful in what the views say."""
+    flags = []
+    agreement = float(seen.agreement.mean())
+    if agreement < MIN_AGREEMENT:
+        flags.append(f"the views agree on the pose by {agreement:.0%} only (less than {MIN_AGREEMENT:.0%})")
+    sure = float((views.scores > 0.5).float().mean())
+    if sure < MIN_SURE:
+        flags.append(f"a person was found in {sure:.0%} of the views only")
+    return tuple(flags)
+
+
+def judged(body: PosedBody, surface: ScanSurface, landmark_error: float, doubts: tuple[str, ...]) -> ScanFit:
     """Measure a fit and say what is wrong with it."""
     check = BodyCheck(surface)
-    points = body.vertices.double().numpy()
+    points = body.vertices[farthest_points(body.canonical, NUM_CHECKED, first=0)].double().numpy()
     left = body_left(body)
+    flags = list(doubts)
+    if landmark_error > MAX_LANDMARK_ERROR:
+        flags.append(
+            f"the body misses the landmarks by {1000 * landmark_error:.0f} mm on average"
+            f" (more than {1000 * MAX_LANDMARK_ERROR:.0f} mm)"
+        )
     return ScanFit(
         body=body,
         facing=math.atan2(-float(left[2]), float(left[0])),
-        landmark_error=0.0,
-        coverage=1.0 - check.uncovered_share(points[::10]),
-        outside=check.outside_share(points[::10]),
-        flags=check.flags(body),
+        landmark_error=landmark_error,
+        coverage=1.0 - check.uncovered_share(points),
+        outside=check.outside_share(points),
+        flags=(*flags, *check.flags(body)),
     )

@@ -104,12 +104,10 @@ def see_scan(
         graph: Finds landmarks.
         lifter: Finds markers.
     """
-    cameras, steep = level_cameras(points), steep_cameras(points)
-    # Without shadows nothing has to be worked out for each vertex, of which scans have half a million.
-    scene = MeshScene([replace(mesh, casts_shadow=False) for mesh in meshes], studio_lighting())
+    scene, cameras = unshadowed(meshes), level_cameras(points)
     images = render_scene(scene, cameras, samples=2)
     landmarks, visibility, scores = detect(images.rgba, graph)
-    outer = merged_points([seen_points(images, cameras), seen_points(render_scene(scene, steep, samples=2), steep)])
+    outer = merged_points([seen_points(images, cameras), _seen_steeply(scene, points)])
     return ScanViews(
         cameras=cameras,
         rgba=images.rgba,
@@ -119,6 +117,22 @@ def see_scan(
         scores=scores,
         lifted=lift(images.rgba, landmarks, visibility, lifter),
     )
+
+
+def see_surface(meshes: Sequence[ShadedMesh], points: Float[np.ndarray, "n 3"]) -> OuterPoints:
+    """Only the outer surface of a scan."""
+    scene, cameras = unshadowed(meshes), level_cameras(points)
+    return merged_points([seen_points(render_scene(scene, cameras, samples=2), cameras), _seen_steeply(scene, points)])
+
+
+def unshadowed(meshes: Sequence[ShadedMesh]) -> MeshScene:
+    """A scene without shadows: nothing has to be worked out for each vertex, of which scans have half a million."""
+    return MeshScene([replace(mesh, casts_shadow=False) for mesh in meshes], studio_lighting())
+
+
+def _seen_steeply(scene: MeshScene, points: Float[np.ndarray, "n 3"]) -> Float[Tensor, "n 10"]:
+    cameras = steep_cameras(points)
+    return seen_points(render_scene(scene, cameras, samples=1), cameras)
 
 
 def detect(
