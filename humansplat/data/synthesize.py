@@ -14,6 +14,7 @@ from humansplat.data.people_source import GeneratorFactory, PersonGenerator, peo
 from humansplat.data.production import Maker, Production, check_workers, claim, produce, remove_leftovers
 from humansplat.data.rig import NUM_RIG_VIEWS, Role, draw_rig
 from humansplat.data.scan_file import scan_glb
+from humansplat.data.synthetic.environments import random_environment
 from humansplat.errors import UserError
 from humansplat.render.lighting import Lighting, random_lighting
 from humansplat.render.meshes import MeshImages, render_meshes
@@ -150,7 +151,8 @@ def make_person(generate: PersonGenerator, task: Task, index: int, out: Path) ->
     seed = person_seed(task.seed, task.split, index)
     person = generate(seed, task.split)
     rng = np.random.default_rng([seed, 1])  # apart from the generator's, so that neither shifts the other's draws
-    lighting = random_lighting(rng)
+    # Validation people keep the light they always had.
+    lighting = random_environment(rng) if task.split == "train" else random_lighting(rng)
     points = np.concatenate([mesh.vertices[np.unique(mesh.faces)] for mesh in person.meshes])
     cameras, roles = draw_rig(points.astype(np.float64), rng, task.size, task.num_novel, task.num_closeups)
     pictures = render_meshes(person.meshes, cameras, lighting, samples=task.samples)

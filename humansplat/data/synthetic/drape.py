@@ -130,6 +130,21 @@ def fabric(cloth: Cloth, hold: Float[np.ndarray, " n"], *, bending: float, clear
     )
 
 
+def pierced(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "f 3"], bones: Float[np.ndarray, "b 2 3"]
+) -> bool:
+    """Whether a bone runs through the surface: a leg that broke through a skirt."""
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    scene = EmbreeScene()
+    TriangleMesh(scene, vertices[faces].astype(np.float32))
+    starts = np.ascontiguousarray(bones[:, 0], np.float32)
+    ways = np.ascontiguousarray(bones[:, 1] - bones[:, 0], np.float32)
+    hits = scene.run(starts, ways, query="INTERSECT", output=True)
+    return bool(((hits["primID"] >= 0) & (hits["tfar"] < 0.97)).any())
+
+
 def drape(
     cloth: Cloth,
     woven: Fabric,

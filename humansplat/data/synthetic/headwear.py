@@ -54,7 +54,7 @@ def paint_hair(
     return canvas.finish(colors)
 
 
-def _strand_texture(
+def strand_texture(
     library: AssetLibrary, color: Float[np.ndarray, " 3"], rng: np.random.Generator, curl: float
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Uneven brightness along the strands, in the texture space of the skin."""
@@ -98,7 +98,7 @@ def draw_hair_shell(
     rim = np.clip(field / (0.05 if kind == "afro" else 0.025), 0.15, 1) ** 0.6
     thickness = full * rim * (1 + 0.2 * smooth_noise(points, rng, waves))
     shell = surface.shell(field, np.maximum(thickness, 0.002), 4 if kind == "crop" else 25)
-    texture = _strand_texture(library, color, rng, curl)
+    texture = strand_texture(library, color, rng, curl)
     layers = [Layer(cloth=shell, texture=texture, rank=rank, name=f"hair {kind}", roughness=0.6)]
     if kind == "bun":
         layers.append(_ball(surface, rng, color, rank))
@@ -114,11 +114,11 @@ def draw_beard(
     long = rng.uniform(0.003, 0.03) * np.clip((1.63 - points[:, 1]) / 0.03, 0.15, 1)
     thickness = (0.003 + long) * np.clip(field / 0.01, 0.2, 1)
     shell = surface.shell(field.astype(np.float32), thickness.astype(np.float32), 3)
-    texture = _strand_texture(library, color, rng, 0.6)
+    texture = strand_texture(library, color, rng, 0.6)
     return Layer(cloth=shell, texture=texture, rank=rank, name="beard", hides=False, roughness=0.6)
 
 
-def _head_frame(surface: Surface) -> tuple[Float[np.ndarray, " 3"], float]:
+def head_frame(surface: Surface) -> tuple[Float[np.ndarray, " 3"], float]:
     """Where the dummy's head origin lies on this person at rest, and how much larger the head is."""
     cloth = surface.cloth
     head = cloth.canonical[:, 1] > 1.66
@@ -131,7 +131,7 @@ def _placed(
     surface: Surface, points: Float[np.ndarray, "n 3"], faces: np.ndarray, uvs: Float[np.ndarray, "n 2"]
 ) -> Cloth:
     """A rigid piece on the head, given on the dummy."""
-    origin, scale = _head_frame(surface)
+    origin, scale = head_frame(surface)
     weights = np.zeros((len(points), len(surface.template.joint_names)), np.float32)
     weights[:, surface.template.joint("head")] = 1
     return Cloth(
@@ -144,7 +144,7 @@ def _placed(
     )
 
 
-def _grid_faces(rows: int, columns: int) -> np.ndarray:
+def grid_faces(rows: int, columns: int) -> np.ndarray:
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
     return np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
@@ -160,7 +160,7 @@ def _ball(surface: Surface, rng: np.random.Generator, color: Float[np.ndarray, "
     light = 1 + 0.25 * rng.standard_normal((16, 16, 1))
     uvs = np.stack([around / 7, polar / 4], -1).reshape(-1, 2)
     return Layer(
-        cloth=_placed(surface, points, _grid_faces(rows, columns)[:, ::-1], uvs),
+        cloth=_placed(surface, points, grid_faces(rows, columns)[:, ::-1], uvs),
         texture=(np.clip(light * color, 0, 1) * 255).astype(np.uint8),
         rank=rank,
         name="hair bun",
@@ -201,7 +201,7 @@ def draw_hat(library: AssetLibrary, surface: Surface, rng: np.random.Generator, 
         layers.append(
             Layer(
                 cloth=_placed(
-                    surface, rows.reshape(-1, 3), _grid_faces(3, len(turn))[:, ::-1], rows.reshape(-1, 3)[:, :2]
+                    surface, rows.reshape(-1, 3), grid_faces(3, len(turn))[:, ::-1], rows.reshape(-1, 3)[:, :2]
                 ),
                 texture=np.broadcast_to(color, (4, 4, 3)).astype(np.uint8),
                 rank=rank,
@@ -239,7 +239,7 @@ def draw_sunglasses(surface: Surface, rng: np.random.Generator, rank: int) -> La
         cloth=_placed(
             surface,
             np.stack([x, y, z], -1).reshape(-1, 3),
-            _grid_faces(4, 17),
+            grid_faces(4, 17),
             np.zeros((x.size, 2)),
         ),
         texture=np.broadcast_to(color * 255, (4, 4, 3)).astype(np.uint8),

@@ -1,15 +1,16 @@
 """What a person wears, from the skin outwards, and how it becomes shaded meshes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from humansplat.data.synthetic.cloth import Cloth, normals
 from humansplat.data.synthetic.coverage import POKE, away_from_rim, cover
-from humansplat.data.synthetic.drape import Fabric, Obstacle, Still, drape, obstacle
+from humansplat.data.synthetic.drape import Fabric, Obstacle, Still, drape, obstacle, pierced
 from humansplat.data.synthetic.figure import Figure, Template
+from humansplat.data.synthetic.wrinkles import Wrinkles, draw_wrinkles, refined, wrinkled
 from humansplat.render.shaded_mesh import AlphaMode, ShadedMesh
 
 SHRINK = 0.008
@@ -43,6 +44,22 @@ class Layer:
     falls: Fabric | None = None
     """How a piece hangs together that falls; ``None`` for one that follows the body. Where a piece falls it may slip,
     so there it hides nothing."""
+    shorter: "Layer | None" = None
+    """What is worn instead if a leg breaks through."""
+    world: Float[np.ndarray, "n 3"] | None = None
+    """Vertices in the world of a piece that is placed on the posed body."""
+    wrinkles: Wrinkles | None = None
+    """Ridges that rise when the piece is posed."""
+
+    @property
+    def top(self) -> float:
+        """Height of the upper end on the mean adult, metres."""
+        return float(self.cloth.canonical[:, 1].max())
+
+    def softened(self, template: Template, rng: np.random.Generator, loose: float) -> "Layer":
+        """The piece refined, with wrinkles; 0 is tight and 1 is loose."""
+        cloth = refined(self.cloth)
+        return replace(self, cloth=cloth, wrinkles=draw_wrinkles(cloth, template, rng, loose))
 
 
 def _outer(layers: Sequence[Layer], rank: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -73,7 +90,8 @@ def dressed_meshes(layers: Sequence[Layer], template: Template, figure: Figure, 
         layer = layers[index]
         carried_by: list[Obstacle] = []
         if layer.falls is not None:
-            carried_by = carriers(skin, [other for other in layers if 0 < other.rank < layer.rank and other.hides])
+            under = [other for other in layers if 0 < other.rank < layer.rank and other.hides]
+            carried_by = carriers(skin, under, low=float(layer.cloth.canonical[:, 1].min()), high=layer.top)
         mesh = dressed_mesh(layer, layers, template, figure, carried_by, still)
         if mesh is not None and mesh.normals is not None and layer.falls is not None and layer.hides:
             still.append((mesh.vertices, mesh.normals))
@@ -82,15 +100,22 @@ def dressed_meshes(layers: Sequence[Layer], template: Template, figure: Figure, 
     return [meshes[index] for index in sorted(meshes)]
 
 
-def carriers(skin: Cloth, under: Sequence[Layer]) -> list[Obstacle]:
-    """What cloth may fall on: trunk and legs, and the pieces worn under it that follow the body."""
-    legs = (skin.canonical[:, 1] < 1.25) & (np.abs(skin.canonical[:, 0]) < 0.3)
-    result = [obstacle(skin, legs)]
-    for layer in under:
-        cloth = layer.cloth
-        if layer.falls is None:
-            result.append(obstacle(cloth, cloth.canonical[:, 1] < 1.25))
-    return result
+def carriers(skin: Cloth, under: Sequence[Layer], *, low: float, high: float) -> list[Obstacle]:
+    """What a piece may fall on: the body without forearms, and the pieces worn under it that follow the body.
+
+    Args:
+        skin: The body at rest, as a piece.
+        under: Layers below.
+        low: Height of the piece's lower end on the mean adult, metres.
+        high: Of its upper end.
+    """
+
+    def near(cloth: Cloth) -> np.ndarray:
+        points = cloth.canonical
+        return (points[:, 1] > low - 0.5) & (points[:, 1] < high + 0.1) & (np.abs(points[:, 0]) < 0.3)
+
+    pieces = [skin] + [layer.cloth for layer in under if layer.falls is None]
+    return [obstacle(cloth, near(cloth)) for cloth in pieces]
 
 
 def dressed_mesh(
@@ -125,10 +150,16 @@ def dressed_mesh(
         pressed = coverage.hidden.astype(np.float32)
     if not visible.any():
         return None
-    if layer.falls is None:
+    if layer.world is not None:
+        posed = layer.world
+    elif layer.falls is None:
         posed = figure.pose(vertices, cloth.weights)
+        if layer.wrinkles is not None:
+            posed = wrinkled(cloth, layer.wrinkles, posed)
     else:
         posed = drape(cloth.moved(vertices), layer.falls.pressed(pressed, cloth.weld), figure, carried_by, still)
+        if layer.shorter is not None and figure.bones is not None and pierced(posed, cloth.faces, figure.bones):
+            return dressed_mesh(layer.shorter, layers, template, figure, carried_by, still)
     return ShadedMesh(
         vertices=posed,
         faces=cloth.faces[visible],

@@ -110,15 +110,22 @@ def arm_rotations(template: Template, limb: Limb | Hinged, side: str, rng: np.ra
     }
 
 
-def finger_rotations(template: Template, side: str, rng: np.random.Generator) -> Rotations:
-    """Curl the fingers of a hand: from stretched to a fist, together or each on its own."""
+def finger_rotations(template: Template, side: str, rng: np.random.Generator, fist: float | None = None) -> Rotations:
+    """Curl the fingers of a hand: from stretched to a fist, together or each on its own.
+
+    Args:
+        template: The body.
+        side: ``L`` or ``R``.
+        rng: Source of all angles.
+        fist: How far they curl, radians a joint; drawn if not given.
+    """
 
     def place(name: str) -> np.ndarray:
         return template.joints[template.joint(f"{name}.{side}")].astype(np.float64)
 
     across = np.cross(place("finger2-1") - place("wrist"), place("finger5-1") - place("wrist"))
     palm = normalized(across) * (1.0 if across[1] < 0 else -1.0)  # at rest the palms look down
-    curl = rng.beta(1.3, 2.0) * 1.4
+    curl = rng.beta(1.3, 2.0) * 1.4 if fist is None else fist
     rotations: Rotations = {}
     for finger in range(1, 6):
         share = curl * (0.35 if finger == 1 else 1.0) * np.clip(rng.normal(1.0, 0.25), 0.2, 1.8)

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from humansplat.data.synthetic import appearance
 from humansplat.data.synthetic.assets import AssetLibrary, Piece, Skin
+from humansplat.data.synthetic.bags import Bag, bag_layers, draw_bag
+from humansplat.data.synthetic.balance import Balancer, should_stand
 from humansplat.data.synthetic.cloth import Cloth, smooth_noise
 from humansplat.data.synthetic.expressions import draw_expression
-from humansplat.data.synthetic.figure import Figure, joint_transforms, rest_shape, stage_transforms
+from humansplat.data.synthetic.figure import Figure, Template, joint_transforms, rest_shape, stage_transforms
+from humansplat.data.synthetic.hair import draw_long_hair
 from humansplat.data.synthetic.headwear import (
     draw_beard,
     draw_hair_shell,
@@ -21,16 +25,21 @@ from humansplat.data.synthetic.headwear import (
     paint_hair,
 )
 from humansplat.data.synthetic.layers import Layer, dressed_meshes, skin_mesh
-from humansplat.data.synthetic.poses import draw_pose, stride
+from humansplat.data.synthetic.limbs import finger_rotations
+from humansplat.data.synthetic.poses import WIDE, collides, draw_pose, leg_room
 from humansplat.data.synthetic.roles import Role
 from humansplat.data.synthetic.shells import Surface
 from humansplat.data.synthetic.splits import Split
-from humansplat.data.synthetic.wardrobe import Dresser, asset_layer, dress
+from humansplat.data.synthetic.wardrobe import EXTRA, Dresser, asset_layer, dress
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures.body import PosedBody
 
 FACE, HAIR, HAT = 90, 100, 110
 """Ranks of what grows and sits on the head."""
+CHILD_SHARE = 0.09
+"""Of training people."""
+CHILDREN = (0.17, 0.41)
+"""Ages of children by the body's phenotype: 0.95 m to 1.5 m."""
 FACE_ROLES: tuple[Role, ...] = ("brows", "lashes")
 
 
@@ -59,18 +68,26 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
         UserError: If the assets lack something of this split.
     """
     rng = np.random.default_rng(seed)
-    phenotypes = draw_phenotypes(assets, rng)
+    # What validation people do not have is drawn apart, so that their own draws stay as they are.
+    extra = np.random.default_rng([seed, 2])
+    child = None
+    if split == "train" and extra.random() < CHILD_SHARE:
+        child = float(extra.uniform(*CHILDREN))
+    phenotypes = draw_phenotypes(assets, rng, child)
     feminine = phenotypes["gender"] > 0.5
     photograph = _draw_skin(assets, rng, split, feminine)
     skin, tone = appearance.skin_texture(assets.texture(photograph.texture), photograph.name, rng)
-    figure, posed, names = _pose(assets, phenotypes, rng, split)
+    bag = draw_bag(extra) if split == "train" else None
+    figure, posed, names = _pose(assets, phenotypes, rng, split, bag)
 
     dresser = Dresser(library=assets, split=split, rest=figure.rest, feminine=feminine, rng=rng)
     surface = Surface(assets, figure.rest)
-    layers = dress(dresser, surface, stride=stride(assets.template, figure.transforms))
+    layers = dress(dresser, surface, room=leg_room(assets.template, figure.transforms))
+    if bag is not None:
+        layers += bag_layers(bag, surface, layers, figure, posed, extra, EXTRA)
     hair = appearance.hair_color(rng, tone, phenotypes["age"])
-    bald = bool(not feminine and rng.random() < 0.05 + 0.2 * (phenotypes["age"] > 0.85))
-    jaw = float(rng.uniform(0.1, 0.9)) if not feminine and rng.random() < 0.35 else 0.0
+    bald = bool(child is None and not feminine and rng.random() < 0.05 + 0.2 * (phenotypes["age"] > 0.85))
+    jaw = float(rng.uniform(0.1, 0.9)) if child is None and not feminine and rng.random() < 0.35 else 0.0
     skin = paint_hair(assets, skin, hair, on_scalp=0.0 if bald else 0.7, on_jaw=jaw)
     if jaw > 0.5 and split == "train":
         layers.append(draw_beard(assets, surface, 0.85 * hair, rng, HAIR))
@@ -92,8 +109,14 @@ def generate_person(assets: AssetLibrary, seed: int, split: Split = "train") -> 
     return SyntheticPerson(meshes=meshes, body=posed, meta=meta)
 
 
-def draw_phenotypes(assets: AssetLibrary, rng: np.random.Generator) -> dict[str, float]:
-    """Draw a shape: adults of all builds and ages, and some teenagers (age has its anchors at 1/3, 2/3 and 1)."""
+def draw_phenotypes(assets: AssetLibrary, rng: np.random.Generator, child: float | None = None) -> dict[str, float]:
+    """Draw a shape: adults of all builds and ages, and some teenagers (age has its anchors at 1/3, 2/3 and 1).
+
+    Args:
+        assets: What people are made of.
+        rng: Source of all choices.
+        child: Age of a child, in ``CHILDREN``, instead.
+    """
     gender = float(np.clip(rng.choice([0.06, 0.94]) + rng.normal(0, 0.1), 0, 1))
     age = float(rng.uniform(0.5, 0.62) if rng.random() < 0.08 else 0.62 + 0.38 * rng.beta(1.0, 1.6))
     drawn = {
@@ -106,6 +129,9 @@ def draw_phenotypes(assets: AssetLibrary, rng: np.random.Generator) -> dict[str,
         "cupsize": float(rng.beta(2, 2)),
         "firmness": float(rng.beta(2, 2)),
     }
+    if child is not None:
+        drawn |= {"age": child, "muscle": 0.35 + 0.3 * drawn["muscle"], "cupsize": 0.0}
+        drawn["height"] = float(np.clip(drawn["height"], 0.25, 0.5))
     races = dict(zip(("african", "asian", "caucasian"), rng.dirichlet([0.6, 0.6, 0.6]).tolist(), strict=True))
     both = {**drawn, **races}
     return {name: both.get(name, 0.5) for name in assets.template.body.phenotype_names}
@@ -119,17 +145,23 @@ def _draw_skin(assets: AssetLibrary, rng: np.random.Generator, split: Split, fem
 
 
 def _pose(
-    assets: AssetLibrary, phenotypes: dict[str, float], rng: np.random.Generator, split: Split
+    assets: AssetLibrary, phenotypes: dict[str, float], rng: np.random.Generator, split: Split, bag: Bag | None
 ) -> tuple[Figure, PosedBody, dict[str, str]]:
     template = assets.template
     body = template.body
     rotations, name = draw_pose(template, assets.motions(split), rng, procedural=split == "train")
+    if bag is not None and bag.kind == "handbag":
+        for joint, rotation in finger_rotations(template, bag.side, rng, fist=1.15).items():
+            rotations[template.joint(joint)] = rotation
     expression = draw_expression(assets, rng)
     for joint, rotation in expression.rotations.items():
         if joint in template.joint_names:
             rotations[template.joint(joint)] = rotation
     shape = torch.tensor([phenotypes[key] for key in body.phenotype_names], dtype=torch.float32)
     rest, joints = rest_shape(body, shape)
+    if split == "train" and should_stand(name):
+        settled = Balancer(template, rest, joints).settle(rotations)
+        rotations = rotations if collides(template, settled, wide=name.startswith(WIDE)) else settled
     transforms = joint_transforms(joints, template.joint_parents, rotations)
     stages = stage_transforms(joints, template.joint_parents, rotations) if split == "train" else None
     figure = Figure(rest=rest, transforms=transforms)
@@ -145,11 +177,14 @@ def _pose(
             torch.from_numpy(Rotation.from_matrix(rotations).as_rotvec().astype(np.float32)),
             torch.from_numpy(joints[0] + shift),
         )
-    return (
-        Figure(rest=rest, transforms=transforms, stages=stages),
-        posed,
-        {"pose": name, "expression": expression.name},
-    )
+    figure = Figure(rest=rest, transforms=transforms, stages=stages, bones=_leg_bones(template, posed.joints.numpy()))
+    return figure, posed, {"pose": name, "expression": expression.name}
+
+
+def _leg_bones(template: Template, joints: Float[np.ndarray, "j 3"]) -> Float[np.ndarray, "4 2 3"]:
+    pairs = (("upperleg01", "lowerleg01"), ("lowerleg01", "foot"))
+    ends = [[template.joint(f"{name}.{side}") for name in pair] for side in "LR" for pair in pairs]
+    return joints[np.array(ends)]
 
 
 def _head(dresser: Dresser, surface: Surface, color: np.ndarray, *, feminine: bool, bald: bool) -> list[Layer]:
@@ -201,6 +236,8 @@ def _draw_hair(dresser: Dresser, surface: Surface, color: np.ndarray, *, feminin
     """A style of the assets, often trimmed or fuller, or (for training) a procedural one."""
     rng = dresser.rng
     pieces = dresser.library.pieces("hair", dresser.split)
+    if dresser.split == "train" and rng.random() < (0.3 if feminine else 0.05):
+        return draw_long_hair(dresser.library, surface, color, rng, HAIR)
     if dresser.split == "train" and rng.random() < 0.3:
         return draw_hair_shell(dresser.library, surface, color, rng, HAIR, feminine=feminine)
     short = [piece for piece in pieces if "short" in piece.asset]

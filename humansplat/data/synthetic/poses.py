@@ -125,13 +125,15 @@ def collides(template: Template, rotations: Float[np.ndarray, "j 3 3"], *, wide:
     return any(near(*pair) for pair in pairs)
 
 
-def stride(template: Template, transforms: Float[np.ndarray, "j 3 4"]) -> float:
-    """Angle between the thighs, radians."""
+def leg_room(template: Template, transforms: Float[np.ndarray, "j 3 4"]) -> float:
+    """How far the thighs are spread or lifted, radians: what a skirt must leave room for."""
     thighs = []
     for side in "LR":
         hip, knee = (template.joint(f"{name}.{side}") for name in ("upperleg02", "lowerleg01"))
         thighs.append(transforms[hip, :, :3] @ normalized(template.joints[knee] - template.joints[hip]))
-    return float(np.arccos(np.clip(thighs[0] @ thighs[1], -1, 1)))
+    pelvis = transforms[template.joint("root"), :, 1]
+    cosines = [thighs[0] @ thighs[1], *(-thigh @ pelvis for thigh in thighs)]
+    return float(np.arccos(np.clip(min(cosines), -1, 1)))
 
 
 def draw_pose(

@@ -1,5 +1,6 @@
 """Procedural garments that follow the body: shells around parts of the skin, and skirts hung from the waist."""
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Float, UInt8
 from humansplat.data.synthetic import patterns
 from humansplat.data.synthetic.assets import AssetLibrary
 from humansplat.data.synthetic.cloth import Cloth, inflate, normals, smooth_noise
+from humansplat.data.synthetic.drape import fabric
 from humansplat.data.synthetic.figure import Template
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.regions import Regions
@@ -105,8 +107,10 @@ def draw_top(library: AssetLibrary, surface: Surface, rng: np.random.Generator, 
     """A T-shirt, blouse, jumper, vest or crop top."""
     texture, colors = skin_pattern(library, rng)
     hem = float(rng.uniform(0.9, 0.99) if rng.random() < 0.88 else rng.uniform(1.0, 1.2))
-    cloth, name = top_cloth(surface, rng, hem=hem, sleeve=sleeve_length(rng), loose=float(rng.beta(1.2, 2.5)))
-    return Layer(cloth=cloth, texture=texture, rank=rank, name=f"top {name} {colors}")
+    loose = float(rng.beta(1.2, 2.5))
+    cloth, name = top_cloth(surface, rng, hem=hem, sleeve=sleeve_length(rng), loose=loose)
+    layer = Layer(cloth=cloth, texture=texture, rank=rank, name=f"top {name} {colors}")
+    return layer.softened(surface.template, rng, loose)
 
 
 def sleeve_length(rng: np.random.Generator) -> float:
@@ -155,12 +159,18 @@ def draw_trousers(library: AssetLibrary, surface: Surface, rng: np.random.Genera
     inside = np.minimum.reduce(
         [waist - height, height - cuff, 0.5 - regions.arm(cloth), 0.4 - regions.foot(cloth) + (height > 0.1)]
     )
-    flare = rng.uniform(-0.02, 0.05) * loose
+    wide = bool(loose > 0.35 and rng.random() < 0.4)
+    flare = rng.uniform(0.04, 0.08) if wide else rng.uniform(-0.02, 0.04) * loose
     drop = np.clip((0.85 - height) / 0.75, 0, 1)
     noise = smooth_noise(cloth.canonical, rng, float(rng.uniform(0.1, 0.25)))
     thickness = 0.005 + 0.02 * loose + flare * drop + (0.001 + 0.006 * loose) * noise
     shell = surface.shell(inside, np.maximum(thickness, 0.004), int(3 + 8 * loose))
-    return Layer(cloth=shell, texture=texture, rank=rank, name=f"trousers {cuff:.2f}/{loose:.2f} {colors}")
+    name = f"{'wide ' * wide}trousers {cuff:.2f}/{loose:.2f} {colors}"
+    layer = Layer(cloth=shell, texture=texture, rank=rank, name=name).softened(surface.template, rng, loose)
+    if not wide:
+        return layer
+    hold = np.clip((layer.cloth.canonical[:, 1] - 0.8) / 0.1, 0.02, 1)
+    return replace(layer, falls=fabric(layer.cloth, hold.astype(np.float32), bending=0.15, clearance=0.007))
 
 
 def draw_shoes(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int) -> list[Layer]:

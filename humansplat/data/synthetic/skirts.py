@@ -1,6 +1,6 @@
 """What hangs from the waist: skirts, the skirts of dresses and coats. They fall on the posed body."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -47,13 +47,13 @@ class Cut:
 
 
 def draw_cut(
-    rng: np.random.Generator, stride: float, *, waist: float, hem: float, gap: float = 0.0, extra: float = 0.0
+    rng: np.random.Generator, room: float, *, waist: float, hem: float, gap: float = 0.0, extra: float = 0.0
 ) -> Cut:
     """Draw a narrow, flared, wide, gathered or pleated skirt.
 
     Args:
         rng: Source of all choices.
-        stride: Angle between the thighs, radians: who takes long steps wears no narrow skirt.
+        room: How far the thighs are spread or lifted, radians: who takes long steps wears no narrow skirt.
         waist: Height of the upper end.
         hem: Height of the lower end.
         gap: Angle left open in front, radians.
@@ -68,8 +68,8 @@ def draw_cut(
         "gathered": (u(0.12, 0.35), u(12, 18), u(0.01, 0.022), u(0.0, 0.5)),
         "pleated": (u(0.08, 0.3), u(18, 26), u(0.008, 0.014), 1.0),
     }[kind]
-    needed = 1.1 * np.sin(min(stride, 2.4) / 2) * min(1.0, (waist - hem) / 0.45)
-    hem = max(hem, 0.3 * min(max(stride - 0.8, 0.0), 1.0) + 0.1)
+    needed = 1.1 * np.sin(min(room, 2.4) / 2) * min(1.0, (waist - hem) / 0.45)
+    hem = max(hem, 0.3 * min(max(room - 0.8, 0.0), 1.0) + 0.1)
     return Cut(
         waist=waist,
         hem=hem,
@@ -84,10 +84,10 @@ def draw_cut(
     )
 
 
-def draw_skirt(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int, stride: float) -> Layer:
+def draw_skirt(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int, room: float) -> Layer:
     """A skirt from mini to floor length."""
     hem = _skirt_hem(rng)
-    cut = draw_cut(rng, stride, waist=float(rng.uniform(0.99, 1.09)), hem=hem)
+    cut = draw_cut(rng, room, waist=float(rng.uniform(0.99, 1.09)), hem=hem)
     cloth, canvas = skirt_cloth(surface, rng, cut)
     colors, name = patterns.draw_pattern(canvas, rng)
     texture = canvas.finish(patterns.weave(colors, canvas, rng))
@@ -95,27 +95,28 @@ def draw_skirt(library: AssetLibrary, surface: Surface, rng: np.random.Generator
 
 
 def draw_dress(
-    library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int, stride: float
+    library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int, room: float
 ) -> list[Layer]:
     """A dress: a top and a skirt of one cloth."""
     colors_seed = int(rng.integers(2**31))
     texture, colors = skin_pattern(library, np.random.default_rng(colors_seed))
     waist = float(rng.uniform(1.02, 1.12))
-    cloth, name = top_cloth(
-        surface, rng, hem=waist - 0.03, sleeve=sleeve_length(rng), loose=float(rng.uniform(0.0, 0.35))
-    )
-    cut = draw_cut(rng, stride, waist=waist, hem=_skirt_hem(rng), extra=0.006)
+    loose = float(rng.uniform(0.0, 0.35))
+    cloth, name = top_cloth(surface, rng, hem=waist - 0.03, sleeve=sleeve_length(rng), loose=loose)
+    cut = draw_cut(rng, room, waist=waist, hem=_skirt_hem(rng), extra=0.006)
     skirt, canvas = skirt_cloth(surface, rng, cut)
     same = np.random.default_rng(colors_seed)
     painted, _ = patterns.draw_pattern(canvas, same)
     return [
-        Layer(cloth=cloth, texture=texture, rank=rank, name=f"dress {name} {colors}"),
+        Layer(cloth=cloth, texture=texture, rank=rank, name=f"dress {name} {colors}").softened(
+            surface.template, rng, loose
+        ),
         hung(skirt, cut, canvas.finish(patterns.weave(painted, canvas, same)), rank, "dress skirt"),
     ]
 
 
 def draw_coat(
-    library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int, stride: float, *, long: bool
+    library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int, room: float, *, long: bool
 ) -> list[Layer]:
     """A jacket, waistcoat or coat, open or closed; long ones have skirts."""
     colors_seed = int(rng.integers(2**31))
@@ -126,11 +127,12 @@ def draw_coat(
     loose = float(rng.uniform(0.3, 0.7) if long else rng.uniform(0.6, 1.0))
     cloth, name = top_cloth(surface, rng, hem=hem, sleeve=sleeve, loose=loose, opening=opening)
     cloth = inflate(cloth, np.full(len(cloth.vertices), 0.012, np.float32))
-    layers = [Layer(cloth=cloth, texture=texture, rank=rank, name=f"coat {name} {colors}")]
+    top = Layer(cloth=cloth, texture=texture, rank=rank, name=f"coat {name} {colors}")
+    layers = [top.softened(surface.template, rng, loose)]
     if long:
         cut = draw_cut(
             rng,
-            0.5 * stride,
+            0.5 * room,
             waist=1.08,
             hem=float(rng.uniform(0.35, 0.8)),
             gap=0.5 if opening else 0.0,
@@ -149,11 +151,20 @@ def _skirt_hem(rng: np.random.Generator) -> float:
     return float(rng.uniform(low, high))
 
 
+SHORT = 0.66
+"""Height of the hem of what is worn instead where a leg breaks through, metres on the mean adult."""
+
+
 def hung(cloth: Cloth, cut: Cut, texture: np.ndarray, rank: int, name: str) -> Layer:
     """A skirt as a layer that follows the body at the waist and falls below."""
-    hold = np.clip((cloth.canonical[:, 1] - (cut.waist - 0.12)) / 0.07, 0, 1)
-    woven = fabric(cloth, hold, bending=cut.stiff, clearance=0.008 + 0.5 * cut.extra)
-    return Layer(cloth=cloth, texture=texture, rank=rank, name=name, falls=woven)
+    height = cloth.canonical[:, 1]
+    hold = np.clip((height - (cut.waist - 0.12)) / 0.07, 0, 1)
+    woven = fabric(cloth, hold, bending=cut.stiff, clearance=0.011 + 0.4 * cut.extra)
+    shorter = None
+    if cut.hem < SHORT - SPACING:
+        upper = cloth.select((height > SHORT)[cloth.faces].all(1))
+        shorter = hung(upper, replace(cut, hem=SHORT), texture, rank, f"{name} cut")
+    return Layer(cloth=cloth, texture=texture, rank=rank, name=name, falls=woven, shorter=shorter)
 
 
 def skirt_cloth(surface: Surface, rng: np.random.Generator, cut: Cut) -> tuple[Cloth, patterns.Canvas]:

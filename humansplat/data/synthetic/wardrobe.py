@@ -17,6 +17,8 @@ from humansplat.data.synthetic.textures import garment_texture
 
 SHOES, LOWER, UPPER, FULL, COAT, EXTRA = 10, 20, 30, 40, 50, 60
 """Ranks of layers, from the skin outwards."""
+FINE = 4000
+"""Vertices from which on an asset has wrinkles of its own."""
 MISFIT = 0.3
 """How often, against others, an asset made for the other sex is worn."""
 
@@ -54,7 +56,7 @@ class Dresser:
         return pieces[int(self.rng.choice(len(pieces), p=shares / shares.sum()))]
 
 
-def dress(dresser: Dresser, surface: Surface, *, stride: float) -> list[Layer]:
+def dress(dresser: Dresser, surface: Surface, *, room: float) -> list[Layer]:
     """Draw an outfit.
 
     Validation people wear only held-out assets; procedural pieces have no identity to hold out and are for training.
@@ -62,7 +64,7 @@ def dress(dresser: Dresser, surface: Surface, *, stride: float) -> list[Layer]:
     Args:
         dresser: The person.
         surface: Their skin at rest.
-        stride: Angle between the thighs, radians: skirts must leave them room.
+        room: How far the thighs are spread or lifted, radians: skirts must leave them room.
 
     Returns:
         Layers, inner ones first.
@@ -72,23 +74,23 @@ def dress(dresser: Dresser, surface: Surface, *, stride: float) -> list[Layer]:
         return [*lower, *_asset(dresser, "upper", UPPER), *_asset(dresser, "shoes", SHOES)]
     rng, library = dresser.rng, dresser.library
     layers: list[Layer] = []
-    skirts = (0.38 if dresser.feminine else 0.03) * (0.6 if stride > 1.2 else 1.0)
+    skirts = (0.38 if dresser.feminine else 0.03) * (0.6 if room > 1.2 else 1.0)
     overalls = dresser.pick("full") if rng.random() < 0.07 else None
     if overalls is not None:
         layers.append(asset_layer(dresser, overalls, FULL))
         layers += _upper(dresser, surface, under=True)
     elif rng.random() < 0.4 * skirts:
-        layers += draw_dress(library, surface, rng, UPPER, stride)
+        layers += draw_dress(library, surface, rng, UPPER, room)
     else:
         if rng.random() < skirts:
-            layers.append(draw_skirt(library, surface, rng, LOWER, stride))
+            layers.append(draw_skirt(library, surface, rng, LOWER, room))
         elif rng.random() < 0.45:
             layers.append(draw_trousers(library, surface, rng, LOWER))
         else:
             layers += _asset(dresser, "lower", LOWER) or [draw_trousers(library, surface, rng, LOWER)]
         layers += _upper(dresser, surface, under=False)
         if rng.random() < 0.2:
-            layers += draw_coat(library, surface, rng, COAT, stride, long=bool(rng.random() < 0.5))
+            layers += draw_coat(library, surface, rng, COAT, room, long=bool(rng.random() < 0.5))
     layers += draw_shoes(library, surface, rng, SHOES) if rng.random() < 0.35 else _asset(dresser, "shoes", SHOES)
     return layers
 
@@ -121,7 +123,7 @@ def asset_layer(dresser: Dresser, piece: Piece, rank: int) -> Layer:
     if piece.role in ("upper", "lower", "full") and rng.random() < 0.6:
         cloth = _loosen(cloth, rng)
     leather = piece.role == "shoes"
-    return Layer(
+    layer = Layer(
         cloth=cloth,
         texture=texture,
         rank=rank,
@@ -130,6 +132,9 @@ def asset_layer(dresser: Dresser, piece: Piece, rank: int) -> Layer:
         specular=0.04 if leather else 0.03,
         roughness=float(rng.uniform(0.3, 0.8)) if leather else 0.85,
     )
+    if dresser.split == "train" and not leather and len(cloth.vertices) < FINE:
+        return layer.softened(dresser.template, rng, float(rng.uniform(0.1, 0.5)))
+    return layer
 
 
 def _cut_upper(cloth: Cloth, regions: Regions, rng: np.random.Generator) -> tuple[Cloth, str]:

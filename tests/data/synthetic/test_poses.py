@@ -11,9 +11,9 @@ from humansplat.data.synthetic.poses import (
     blend,
     collides,
     draw_pose,
+    leg_room,
     motion_pose,
     procedural_pose,
-    stride,
     to_array,
 )
 
@@ -65,7 +65,7 @@ def test_limbs_point_where_they_are_aimed(template: Template, legs: str) -> None
     )
     if legs == "sitting":
         assert place("lowerleg01.L")[2] > place("upperleg01.L")[2] + 0.2
-    angle = stride(template, transforms)
+    angle = leg_room(template, transforms)
     if legs == "standing":
         assert angle < 0.6
     if legs in ("running", "lunging"):
