@@ -16,12 +16,20 @@ from humansplat.render.mesh_kernels import OPAQUE, SceneArrays
 
 LINE = 16  # 32-bit words of a face's record: a cache line
 _AHEAD = 256  # rays
-_UV, _DENSITY, _LABELS, _PIECE, _NORMALS = 0, 6, 28, 8, 18  # in units of float32, float32, uint8, int32, int16
+_DISPLAY_STEPS = np.float32(2048.0)  # for each unit of the square root of light; off by less than 0.1/255
+_UV, _DENSITY, _LABELS, _PIECE, _NORMALS, _SKY = (
+    0,
+    6,
+    28,
+    8,
+    18,
+    27,
+)  # in units of float32, float32, uint8, int32, int16, int16
 
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 _inlined = njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"}, forceinline=True)
 
-_ZERO, _HALF, _ONE, _THREE = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(3.0)
+_ZERO, _HALF, _ONE, _TWO, _THREE = (np.float32(value) for value in (0.0, 0.5, 1.0, 2.0, 3.0))
 
 
 class FaceRecords(NamedTuple):
@@ -32,9 +40,11 @@ class FaceRecords(NamedTuple):
     ints: np.ndarray
     """[f, 16] int32: sRGB of the corners 0-2 as 0xBBGGRR where the piece has vertex colours; piece 8."""
     shorts: np.ndarray
-    """[f, 32] int16: normals of the corners times 32767, 18-26."""
+    """[f, 32] int16: normals of the corners 18-26 and how much of the sky they see 27-29, times 32767."""
     bytes: np.ndarray
     """[f, 64] uint8: labels of the corners 28-30."""
+    display: np.ndarray
+    """float32, ``SceneArrays.display`` with an entry for each step, so that none need be interpolated."""
 
 
 def pack_faces(scene: SceneArrays) -> FaceRecords:
@@ -43,7 +53,15 @@ def pack_faces(scene: SceneArrays) -> FaceRecords:
     floats = np.zeros((count + 1) * LINE, np.float32)
     skip = -floats.ctypes.data % 64 // 4
     floats = floats[skip : skip + count * LINE].reshape(count, LINE)
-    records = FaceRecords(floats, floats.view(np.int32), floats.view(np.int16), floats.view(np.uint8))
+    coarse = np.linspace(0.0, 2.0, len(scene.display))
+    display = np.interp(np.arange(2 * int(_DISPLAY_STEPS) + 1) / _DISPLAY_STEPS, coarse, scene.display)
+    records = FaceRecords(
+        floats=floats,
+        ints=floats.view(np.int32),
+        shorts=floats.view(np.int16),
+        bytes=floats.view(np.uint8),
+        display=display.astype(np.float32),
+    )
     _fill_records(scene, records)
     return records
 
@@ -63,6 +81,7 @@ def _fill_records(scene, records):
                 records.floats[f, 2 * i + 1] = scene.uvs[scene.uv_faces[f, i], 1]
             for k in range(3):
                 records.shorts[f, _NORMALS + 3 * i + k] = np.int16(round(scene.normals[v, k] * 32767.0))
+            records.shorts[f, _SKY + i] = np.int16(round(scene.occlusion[v] * 32767.0))
             records.bytes[f, _LABELS + i] = scene.labels[v]
         records.floats[f, _DENSITY] = scene.density[f]
         records.ints[f, _PIECE] = piece
@@ -124,10 +143,8 @@ def _channel(a, b, c, shift, wa, wb, wc, srgb_to_linear):
 @_inlined
 @no_type_check
 def _display(value, curve):
-    place = min(np.sqrt(max(value, _ZERO)), np.float32(1.999)) * np.float32(0.5 * (len(curve) - 1))
-    index = np.uint32(place)
-    dark = curve[index]
-    return dark + (place - np.float32(index)) * (curve[index + np.uint32(1)] - dark)
+    """Linear -> sRGB by the nearest entry of a fine table over the square root."""
+    return curve[np.uint32(min(np.sqrt(max(value, _ZERO)), _TWO) * _DISPLAY_STEPS + _HALF)]
 
 
 @_inlined
@@ -140,23 +157,18 @@ def _sky(sh, k, x, y, z):
 
 @_inlined
 @no_type_check
-def _reflect_surroundings(sh, open_sky, nx, ny, nz, vx, vy, vz, specular, roughness, r, g, b):
-    """Light that a surface of reflectance ``r, g, b`` sends back; see ``mesh_kernels._reflect_light``."""
-    r, g, b = r * _sky(sh, 0, nx, ny, nz), g * _sky(sh, 1, nx, ny, nz), b * _sky(sh, 2, nx, ny, nz)
-    if specular > _ZERO:
-        facing = max(-(nx * vx + ny * vy + nz * vz), _ZERO)
-        smooth = _ONE - roughness
-        falloff = _exp2(np.float32(-9.28) * facing)
-        falloff = min(smooth * smooth, falloff) * smooth + np.float32(0.0425) - np.float32(0.0275) * roughness
-        scale = np.float32(1.04) - np.float32(0.572) * roughness - np.float32(1.04) * falloff
-        scale = specular * scale + np.float32(1.04) * falloff - np.float32(0.04) + np.float32(0.022) * roughness
-        scale = max(scale, _ZERO)
-        mirror = np.float32(2.0) * facing
-        mx, my, mz = vx + mirror * nx, vy + mirror * ny, vz + mirror * nz
-        r += scale * _sky(sh, 0, mx, my, mz)
-        g += scale * _sky(sh, 1, mx, my, mz)
-        b += scale * _sky(sh, 2, mx, my, mz)
-    return open_sky * r, open_sky * g, open_sky * b
+def _gloss(sh, nx, ny, nz, vx, vy, vz, specular, roughness):
+    """Light of the surroundings that a surface mirrors; see ``mesh_kernels._reflect_light``."""
+    facing = max(-(nx * vx + ny * vy + nz * vz), _ZERO)
+    smooth = _ONE - roughness
+    falloff = _exp2(np.float32(-9.28) * facing)
+    falloff = min(smooth * smooth, falloff) * smooth + np.float32(0.0425) - np.float32(0.0275) * roughness
+    scale = np.float32(1.04) - np.float32(0.572) * roughness - np.float32(1.04) * falloff
+    scale = specular * scale + np.float32(1.04) * falloff - np.float32(0.04) + np.float32(0.022) * roughness
+    scale = max(scale, _ZERO)
+    mirror = np.float32(2.0) * facing
+    mx, my, mz = vx + mirror * nx, vy + mirror * ny, vz + mirror * nz
+    return scale * _sky(sh, 0, mx, my, mz), scale * _sky(sh, 1, mx, my, mz), scale * _sky(sh, 2, mx, my, mz)
 
 
 @_compiled
@@ -172,13 +184,13 @@ def shade_pixels(
     """
     unfinished = np.zeros(len(pixel_ids), np.bool_)
     # numba counts the references of a record's arrays in the loop, but not those of plain variables.
-    floats, ints, shorts, octets = records
-    faces, occlusion, environment, shaded = scene.faces, scene.occlusion, light.environment, light.shaded
+    floats, ints, shorts, octets, display = records
+    environment, shaded = light.environment, light.shaded
     texels, levels, num_levels, colored, color = (
         scene.texels, scene.levels, scene.num_levels, scene.colored, scene.color,
     )  # fmt: skip
     alpha_mode, two_sided, specular, roughness = scene.alpha_mode, scene.two_sided, scene.specular, scene.roughness
-    srgb_to_linear, display = scene.srgb_to_linear, scene.display
+    srgb_to_linear = scene.srgb_to_linear
     labels = np.empty(samples, np.int32)
     seen = np.empty((samples, 4), np.float32)  # depth and normal
     block = samples * max(_AHEAD // samples, 1)
@@ -194,7 +206,8 @@ def shade_pixels(
                 if primitives[ray] >= 0:
                     pieces[ray - first] = ints[np.uint64(primitives[ray]), _PIECE]
         red, green, blue, nearest = _ZERO, _ZERO, _ZERO, np.float32(np.inf)
-        hits = 0
+        total, sum_x, sum_y, sum_z, farthest = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
+        hits, mixed = 0, np.int32(0)
         for s in range(samples):
             ray = np.uint64(first + s)
             f = primitives[ray]
@@ -239,27 +252,32 @@ def shade_pixels(
                 scale = -scale
             nx, ny, nz = nx * scale, ny * scale, nz * scale
             if shaded:
-                scale = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
-                open_sky = wa * occlusion[np.uint32(faces[f, 0])] + wb * occlusion[np.uint32(faces[f, 1])]
-                open_sky += wc * occlusion[np.uint32(faces[f, 2])]
-                r, g, b = _reflect_surroundings(
-                    environment, open_sky, nx, ny, nz, dx * scale, dy * scale, dz * scale,
-                    specular[piece], roughness[piece], r, g, b,
-                )  # fmt: skip
+                r *= _sky(environment, 0, nx, ny, nz)
+                g *= _sky(environment, 1, nx, ny, nz)
+                b *= _sky(environment, 2, nx, ny, nz)
+                if specular[piece] > _ZERO:
+                    scale = _ONE / np.sqrt(dx * dx + dy * dy + dz * dz)
+                    sr, sg, sb = _gloss(
+                        environment, nx, ny, nz, dx * scale, dy * scale, dz * scale, specular[piece], roughness[piece]
+                    )
+                    r, g, b = r + sr, g + sg, b + sb
+                open_sky = wa * np.float32(shorts[f, _SKY]) + wb * np.float32(shorts[f, _SKY + 1])
+                open_sky = (open_sky + wc * np.float32(shorts[f, _SKY + 2])) * np.float32(1.0 / 32767.0)
+                r, g, b = r * open_sky, g * open_sky, b * open_sky
             red += _display(r, display)
             green += _display(g, display)
             blue += _display(b, display)
-            seen[hits, 0] = depth
-            seen[hits, 1] = nx
-            seen[hits, 2] = ny
-            seen[hits, 3] = nz
             heaviest = 0
             if wb > wa and wb >= wc:
                 heaviest = 1
             elif wc > wa:
                 heaviest = 2
-            labels[hits] = octets[f, np.uint64(_LABELS + heaviest)]
-            nearest = min(nearest, depth)
+            label = np.int32(octets[f, np.uint64(_LABELS + heaviest)])
+            labels[hits] = label
+            mixed |= label ^ labels[0]
+            seen[hits, 0], seen[hits, 1], seen[hits, 2], seen[hits, 3] = depth, nx, ny, nz
+            total, sum_x, sum_y, sum_z = total + depth, sum_x + nx, sum_y + ny, sum_z + nz
+            nearest, farthest = min(nearest, depth), max(farthest, depth)
             hits += 1
         if hits == 0 or unfinished[i]:
             continue
@@ -269,22 +287,23 @@ def shade_pixels(
         rgba[1, pixel] = min(green * scale, _ONE)
         rgba[2, pixel] = min(blue * scale, _ONE)
         rgba[3, pixel] = np.float32(hits) / np.float32(samples)
-        parts[pixel] = _most_frequent(labels, hits, samples)
-        limit = nearest + np.float32(0.05)
-        total, nx, ny, nz = _ZERO, _ZERO, _ZERO, _ZERO
-        count = 0
-        for s in range(hits):
-            if seen[s, 0] < limit:
-                total += seen[s, 0]
-                nx += seen[s, 1]
-                ny += seen[s, 2]
-                nz += seen[s, 3]
-                count += 1
+        parts[pixel] = labels[0] if mixed == 0 and hits == samples else _most_frequent(labels, hits, samples)
+        limit, count = nearest + np.float32(0.05), hits
+        if farthest >= limit:
+            total, sum_x, sum_y, sum_z = _ZERO, _ZERO, _ZERO, _ZERO
+            count = 0
+            for s in range(hits):
+                if seen[s, 0] < limit:
+                    total += seen[s, 0]
+                    sum_x += seen[s, 1]
+                    sum_y += seen[s, 2]
+                    sum_z += seen[s, 3]
+                    count += 1
         depths[pixel] = total / np.float32(count)
-        scale = _ONE / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-20))
-        normals[0, pixel] = nx * scale
-        normals[1, pixel] = ny * scale
-        normals[2, pixel] = nz * scale
+        scale = _ONE / np.sqrt(sum_x * sum_x + sum_y * sum_y + sum_z * sum_z + np.float32(1e-20))
+        normals[0, pixel] = sum_x * scale
+        normals[1, pixel] = sum_y * scale
+        normals[2, pixel] = sum_z * scale
     return unfinished
 
 
