@@ -29,10 +29,8 @@ NORMALISED = 1e-3
 """Scans as large as 1 or 2 to this are taken for normalised: their numbers count nothing."""
 _VIEW_SIZE = 256
 _ELEVATION = math.radians(5.0)
-_SURE = 0.75
-"""Mean cosine, in the pictures, between the way from feet to head and the axis that is up."""
-_SEEN = 1.0
-"""Sum of the views' scores below which nobody was seen."""
+_CLEAR, _SEEN, _AHEAD = 0.95, 0.4, 1.3
+"""``uprightness`` that needs no comparison, that is somebody at all, and how far it must be ahead of the next."""
 _AXES: dict[Up, tuple[tuple[int, int, int], ...]] = {
     "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "y-down": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
@@ -86,23 +84,20 @@ def given_unit(unit: str) -> float | None:
     return metres
 
 
-def seen_up(meshes: Sequence[ShadedMesh], points: Float[np.ndarray, "n 3"], detect: Detect) -> Up | None:
-    """The axis along which the person of a scan stands, told by landmarks in four views around its own Y axis.
-
-    Whoever stands along Z lies in two of the views; the detector turns its window to follow the body.
+def uprightness(meshes: Sequence[ShadedMesh], points: Float[np.ndarray, "n 3"], up: Up, detect: Detect) -> float:
+    """How sure the landmark detector is, in four views around an axis, of a person who stands along it, in [0, 1].
 
     Args:
         meshes: In the frame of the file.
         points: Points spread over them.
+        up: The axis to look with upwards.
         detect: The landmark detector.
-
-    Returns:
-        The axis, or ``None`` if nobody is seen or it is none of ``UPS``.
     """
-    corners = hull_corners(points)
+    turn = to_y_up(up)
+    corners = hull_corners(points @ turn.T)
     seen = [
-        framed(corners, 0.5 * math.pi * turn, _ELEVATION, CANONICAL_FOV, CANONICAL_FILL, _VIEW_SIZE)
-        for turn in range(4)
+        framed(corners, 0.5 * math.pi * view, _ELEVATION, CANONICAL_FOV, CANONICAL_FILL, _VIEW_SIZE)
+        for view in range(4)
     ]
     cameras = Cameras(
         viewmats=torch.stack([camera.viewmats for camera in seen]).float(),
@@ -110,22 +105,32 @@ def seen_up(meshes: Sequence[ShadedMesh], points: Float[np.ndarray, "n 3"], dete
         width=_VIEW_SIZE,
         height=_VIEW_SIZE,
     )
-    scene = MeshScene([replace(mesh, casts_shadow=False) for mesh in meshes], unlit())
-    landmarks, _, scores = detect(render_scene(scene, cameras, samples=2).rgba)
-    if float(scores.sum()) < _SEEN:
-        return None
+    upright = [replace(mesh, vertices=mesh.vertices @ turn.T, normals=None, casts_shadow=False) for mesh in meshes]
+    landmarks, _, scores = detect(render_scene(MeshScene(upright, unlit()), cameras, samples=2).rgba)
     places = [LANDMARK_NAMES.index(name) for name in ("left_ankle", "right_ankle", "left_shoulder", "right_shoulder")]
     feet, head = landmarks[:, places[:2]].mean(dim=1), landmarks[:, places[2:]].mean(dim=1)
-    shown = torch.nn.functional.normalize(head - feet, dim=-1)
-    axes = torch.tensor([_AXES[up][1] for up in UPS], dtype=torch.float32)  # in the file's frame, [4, 3]
-    flat = (axes @ cameras.viewmats[:, :3, :3].mT)[..., :2]  # [views, 4, 2]
-    votes = (scores[:, None] * (flat * shown[:, None]).sum(dim=-1)).sum(dim=0)
-    weight = (scores[:, None] * flat.norm(dim=-1)).sum(dim=0)
-    agreement = votes / weight.clamp(min=1e-6)
-    # An axis that points at the cameras of all views with somebody has no say.
-    agreement[weight < 0.4 * scores.sum()] = -1.0
-    best = int(agreement.argmax())
-    return UPS[best] if float(agreement[best]) > _SURE else None
+    rises = -torch.nn.functional.normalize(head - feet, dim=-1)[:, 1]
+    return float((scores * rises.clamp(min=0.0)).mean())
+
+
+def seen_up(meshes: Sequence[ShadedMesh], points: Float[np.ndarray, "n 3"], first: Up, detect: Detect) -> Up | None:
+    """The axis along which the person of a scan is seen to stand.
+
+    Args:
+        meshes: In the frame of the file.
+        points: Points spread over them.
+        first: The likeliest; the others are looked at if nobody clearly stands along it.
+        detect: The landmark detector.
+
+    Returns:
+        The axis, or ``None`` if nobody is seen, or in two ways about as well.
+    """
+    measured = {first: uprightness(meshes, points, first, detect)}
+    if measured[first] > _CLEAR:
+        return first
+    measured |= {up: uprightness(meshes, points, up, detect) for up in UPS if up != first}
+    best, second = sorted(measured, key=lambda up: -measured[up])[:2]
+    return best if measured[best] > _SEEN and measured[best] > _AHEAD * measured[second] else None
 
 
 def up_by_extent(points: Float[np.ndarray, "n 3"]) -> Up | None:

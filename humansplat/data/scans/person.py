@@ -120,8 +120,8 @@ def _up(scan: Scan, scan_file: ScanFile, task: ScanTask, tools: ScanTools) -> Up
     if task.up != "auto":
         return task.up  # type: ignore[return-value]
     points = _some(scan.points)
-    seen = seen_up(scan.meshes, points, tools.detect)
     stated: Up | None = "y" if scan_file.path.suffix.lower() in (".glb", ".gltf") else scan_file.up
+    seen = seen_up(scan.meshes, points, stated or up_by_extent(points) or "y", tools.detect)
     if seen is None and stated is None and up_by_extent(points) is None:
         raise UserError(f"{scan_file.path}: nobody was seen in it standing along Y or Z; say which with --up")
     chosen = seen or stated or up_by_extent(points)
