@@ -6,7 +6,7 @@ A posed default body stands before the four cameras of the data's rig; some of i
 cell of every view asks. What is timed begins with projected tokens and ends with the attended values, the sorting of
 the tokens included; the dense mask is made beforehand and costs it nothing. Memory is what a call adds to its inputs
 at its peak. On a GPU the times are medians by CUDA events, the cache cleared before each call; those of a captured
-graph leave out the launches. ``shapes`` tries ways to cut the work for the GPU. The plot needs matplotlib.
+graph leave out the launches. On the CPU they are medians of the seconds of all threads. ``shapes`` tries ways to cut the work for the GPU. The plot needs matplotlib.
 """
 
 import argparse
@@ -28,14 +28,13 @@ from humansplat.models.windows import project_to_cells, window_mask
 
 CELL = 8  # pixels
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-MAIN = {
-    "cuda": {"grid": 64, "num_tokens": 6890, "heads": 16, "dim": 64, "window": 2.0},
-    "cpu": {"grid": 32, "num_tokens": 1536, "heads": 4, "dim": 64, "window": 2.0},
-}
 COSTS = {
-    "window": (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
-    "num_tokens": (1722, 3445, 6890, 13718),
-    "grid": (16, 32, 64, 96, 128),
+    "cuda": {
+        "window": (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
+        "num_tokens": (1722, 3445, 6890, 13718),
+        "grid": (16, 32, 64, 96, 128),
+    },
+    "cpu": {"window": (1.0, 2.0, 4.0, 8.0, 16.0), "num_tokens": (384, 1536, 6890), "grid": (16, 32, 48)},
 }
 SHAPES = {  # tile, block, group, pair, warps, stages
     "forward": (
@@ -75,6 +74,20 @@ SHAPES = {  # tile, block, group, pair, warps, stages
 NAMES = {"window": "K", "num_tokens": "tokens", "grid": "cells a side"}
 
 
+class Sizes(NamedTuple):
+    """What a problem's cost depends on."""
+
+    grid: int
+    """Cells along a side of a view."""
+    num_tokens: int
+    heads: int
+    dim: int
+    window: float
+
+
+MAIN = {"cuda": Sizes(64, 6890, 16, 64, 2.0), "cpu": Sizes(32, 1536, 4, 64, 2.0)}
+
+
 class Scene(NamedTuple):
     """One problem; queries, keys and values are random."""
 
@@ -97,18 +110,9 @@ def posed_vertices() -> np.ndarray:
         return body.pose({**person, "rotations": person["rotations"] + bend}).vertices[0].numpy()
 
 
-def make_scene(
-    vertices: np.ndarray,
-    device: str,
-    dtype: torch.dtype,
-    *,
-    grid: int,
-    num_tokens: int,
-    heads: int,
-    dim: int,
-    window: float,
-) -> Scene:
+def make_scene(vertices: np.ndarray, device: str, dtype: torch.dtype, sizes: Sizes) -> Scene:
     """Project some vertices into the rig's first four cameras."""
+    grid, num_tokens, heads, dim, window = sizes
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(vertices), generator=generator)[:num_tokens]
     points = torch.from_numpy(vertices)[chosen]
@@ -173,10 +177,10 @@ def milliseconds(run: Callable[[], object], device: str) -> float:
         return do_bench(run, warmup=50, rep=150, return_mode="median")
     run()
     times = []
-    while len(times) < 5 or (sum(times) < 1000 and len(times) < 50):
-        start = time.perf_counter()
+    while len(times) < 3 or (sum(times) < 1000 and len(times) < 30):
+        start = time.process_time()
         run()
-        times.append(1000 * (time.perf_counter() - start))
+        times.append(1000 * (time.process_time() - start))
     return statistics.median(times)
 
 
@@ -252,10 +256,10 @@ def accuracy(scene: Scene) -> None:
 def cost_tables(vertices: np.ndarray, device: str, dtype: torch.dtype) -> dict[tuple[str, float], list[float]]:
     """Vary the window, the tokens and the cells, one at a time."""
     costs = {}
-    for what, values in COSTS.items():
+    for what, values in COSTS[device].items():
         print(f"| {NAMES[what]} | windowed fwd | fwd + bwd | dense fwd | fwd + bwd |\n|---|---|---|---|---|")
         for value in values:
-            scene = make_scene(vertices, device, dtype, **{**MAIN["cuda"], **MAIN[device], what: value})
+            scene = make_scene(vertices, device, dtype, MAIN[device]._replace(**{what: value}))
             calls = windowed_call(scene), dense_call(scene)
             cost = [milliseconds(make(scene, call), device) for call in calls for make in (forward, forward_backward)]
             costs[what, value] = cost
@@ -267,7 +271,7 @@ def cost_tables(vertices: np.ndarray, device: str, dtype: torch.dtype) -> dict[t
     return costs
 
 
-def plot(costs: dict[tuple[str, float], list[float]], path: Path) -> None:
+def plot(costs: dict[tuple[str, float], list[float]], path: Path, device: str) -> None:
     """Draw the costs, one panel for each size."""
     import matplotlib
 
@@ -276,7 +280,7 @@ def plot(costs: dict[tuple[str, float], list[float]], path: Path) -> None:
 
     figure, panels = pyplot.subplots(1, 3, figsize=(10, 3.4), sharey=True)
     labels = ("windowed, forward", "windowed, + backward", "dense mask, forward", "dense mask, + backward")
-    for panel, (what, values) in zip(panels, COSTS.items(), strict=True):
+    for panel, (what, values) in zip(panels, COSTS[device].items(), strict=True):
         for i, style in enumerate(("C0o-", "C0x--", "C3o-", "C3x--")):
             times = [costs[what, value][i] for value in values]
             panel.loglog(values, times, style, label=labels[i], markersize=4, linewidth=1)
@@ -326,7 +330,7 @@ def main(device: str, dtype: torch.dtype, only: str | None, plot_path: Path | No
     if device == "cuda":
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
     vertices = posed_vertices()
-    scene = make_scene(vertices, device, dtype, **MAIN[device])
+    scene = make_scene(vertices, device, dtype, MAIN[device])
     if only == "shapes":
         try_shapes(scene)
     if only in (None, "main"):
@@ -335,7 +339,7 @@ def main(device: str, dtype: torch.dtype, only: str | None, plot_path: Path | No
     if only in (None, "cost"):
         costs = cost_tables(vertices, device, dtype)
         if plot_path:
-            plot(costs, plot_path)
+            plot(costs, plot_path, device)
 
 
 if __name__ == "__main__":

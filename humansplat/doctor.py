@@ -43,6 +43,9 @@ _PACKAGES = (
     _Package("embreex", "embreex", "pictures of meshes, for synthetic people", "pip install humansplat"),
     _Package("gsplat", "gsplat", "Gaussians rendered on an NVIDIA GPU", "pip install humansplat"),
     _Package(
+        "triton", "triton", "fast windowed attention on an NVIDIA GPU", "install torch with CUDA, which brings it"
+    ),
+    _Package(
         "ai-edge-litert", "ai_edge_litert", "landmarks and mask of a photo", 'pip install "humansplat[photo]"', True
     ),
     _Package("pillow-heif", "pillow_heif", "HEIC photos", 'pip install "humansplat[photo]"'),

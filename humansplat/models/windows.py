@@ -46,5 +46,7 @@ def window_mask(
         inside: Tokens in front of the camera and in the image; others are never seen.
         window: ``K``, side of the window in cells; ``inf`` lets every inside token be seen.
     """
-    distance = (cells[:, :, :, None] - tokens[:, :, None]).abs().amax(dim=-1)
-    return (distance <= window / 2) & inside[:, :, None]
+    half = window / 2
+    seen = (cells[:, :, :, None, 0] - tokens[:, :, None, :, 0]).abs() <= half
+    seen &= (cells[:, :, :, None, 1] - tokens[:, :, None, :, 1]).abs() <= half
+    return seen & inside[:, :, None]

@@ -21,7 +21,7 @@ Backend = Literal["auto", "dense", "cpu", "triton", "xformers"]
 
 _BACKENDS = get_args(Backend)
 _log = logging.getLogger(__name__)
-_WIDE_WINDOW = 16.0
+_WIDE_WINDOW = 10.0
 """On the CPU, windows from this size on see so many tokens that a dense product is as fast."""
 _SMALLEST_GRID = 64
 _TRITON_TYPES = (torch.float32, torch.float16, torch.bfloat16)
