@@ -6,7 +6,8 @@ A posed default body stands before the four cameras of the data's rig; some of i
 cell of every view asks. What is timed begins with projected tokens and ends with the attended values, the sorting of
 the tokens included; the dense mask is made beforehand and costs it nothing. Memory is what a call adds to its inputs
 at its peak. On a GPU the times are medians by CUDA events, the cache cleared before each call; those of a captured
-graph leave out the launches. On the CPU they are medians of the seconds of all threads. ``shapes`` tries ways to cut the work for the GPU. The plot needs matplotlib.
+graph leave out the launches. On the CPU they are medians of the seconds of all threads. ``shapes`` tries ways to cut
+the work for the GPU. The plot needs matplotlib.
 """
 
 import argparse
