@@ -73,7 +73,8 @@ def _named(
     places: dict[str, int] = {}
     of_faces = np.zeros(num_faces, np.int32)
     libraries: list[str] = []
-    if not len(names) or names[0, 2] > 0 or not (data[names[:, 0]] == _U).any():
+    uses = names[data[names[:, 0]] == _U]
+    if not len(uses) or uses[0, 2] > 0:
         places[""] = 0
     for start, stop, before in names.tolist():
         word, _, value = data[start:stop].tobytes().decode("utf-8", "replace").strip().partition(" ")

@@ -20,6 +20,7 @@ import trimesh
 from PIL import Image
 
 from humansplat.body.anny import AnnyBody
+from humansplat.body.models import load_body_model
 from humansplat.body.recorded import moved
 from humansplat.body.scan_check import body_left
 from humansplat.data.scan_file import scan_glb
@@ -151,10 +152,13 @@ def write_png_header(path: Path, width: int, height: int) -> None:
 
 
 class ToyTools:
-    """Finds where the body of :func:`person` went, from vertices that it knows by their numbers; sees people upright."""
+    """Finds where a body went, from vertices that it knows by their numbers; sees people upright."""
+
+    def __init__(self, base: PosedBody | None = None) -> None:
+        self.base = base or person()
 
     def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> ScanFit:
-        points = person().vertices.double().numpy()
+        points = self.base.vertices.double().numpy()
         there = np.concatenate([mesh.vertices for mesh in meshes]).astype(np.float64)
         if len(there) != len(points):
             # Textures cut meshes at their seams: the nearest vertices of the mean are good enough.
@@ -163,7 +167,7 @@ class ToyTools:
         left, _, right = np.linalg.svd((points - center).T @ (there - middle))
         turn = torch.from_numpy((left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right).T)
         shift = torch.from_numpy(middle) - turn @ torch.from_numpy(center)
-        body = moved(person(), turn.float(), shift.float())
+        body = moved(self.base, turn.float(), shift.float())
         error = float(np.abs(body.vertices.numpy() - there).max())
         across = body_left(body)
         flags = (f"the scan is not the body's size, {error:.3f} m off",) if error > 1e-3 else ()
@@ -195,6 +199,7 @@ class DeadlyTools(ToyTools):
     """Kills its process at the third scan."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.count = 0
 
     def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> ScanFit:
@@ -218,6 +223,10 @@ class FlaggingTools(ToyTools):
 
 def flagging_factory(task: ScanTask, models: Path | None) -> ToyTools:
     return FlaggingTools()
+
+
+def smplx_factory(task: ScanTask, models: Path | None) -> ToyTools:
+    return ToyTools(load_body_model("smplx", folder=models, gender=task.gender).pose({}))
 
 
 def missing_factory(task: ScanTask, models: Path | None) -> ToyTools:
