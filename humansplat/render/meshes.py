@@ -33,9 +33,16 @@ class MeshImages(TensorStruct):
     parts: UInt8[Tensor, "c h w"]
     """0 is background, part label ``k`` is ``k + 1``."""
     depth: Float[Tensor, "c h w"]
-    """Camera-frame depth of the front-most surface, metres; 0 where there is none."""
+    """Camera-frame depth (not distance) of the front-most surface, metres; 0 where there is none.
+
+    A ray's depth is where half of its light is gone: fine hair does not count. A pixel's is the mean over its rays
+    that hit within 5 cm of the nearest, so at an edge it lies on the surface in front, never between the two, however
+    few of its rays hit: it is set wherever one ray met something half opaque, also where alpha is 0.25. Who wants the
+    inner pixels only takes those of alpha 1.
+    """
     normals: Float[Tensor, "c 3 h w"]
-    """Unit normals towards the camera, world frame; 0 where there is no surface."""
+    """Unit normals towards the camera, world frame; 0 exactly where depth is. The mean over the same rays, made unit
+    again; interpolated between vertices, so that close to an outline they may point a little away from the camera."""
 
 
 def render_meshes(
