@@ -106,7 +106,7 @@ class PeopleStream:
             image_size=self._image_size,
         )
         if self._wanted != (batch_size, options):
-            self._batches = iter(self._loader(batch_size, options))
+            self._batches = iter(self.loader(batch_size, options))
             self._wanted = (batch_size, options)
         drawn = next(self._batches)
         if isinstance(drawn, UserError):
@@ -121,7 +121,8 @@ class PeopleStream:
             return sum(len(list_people(Path(root), flagged=self._flagged)) for root in self._roots)
         return sum(len(shard.people) for root in self._roots for shard in read_index(root))
 
-    def _loader(self, batch_size: int, options: SampleOptions) -> DataLoader:
+    def loader(self, batch_size: int, options: SampleOptions) -> DataLoader:
+        """An endless row of batches from the present position on, as the files have them; mistakes come as values."""
         config = self._config
         how: dict[str, Any] = {
             "num_workers": self._num_workers,
