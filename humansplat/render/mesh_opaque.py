@@ -45,6 +45,8 @@ class FaceRecords(NamedTuple):
     """[f, 64] uint8: labels of the corners 28-30."""
     display: np.ndarray
     """float32, ``SceneArrays.display`` with an entry for each step, so that none need be interpolated."""
+    solid: bool
+    """Whether all texels are opaque."""
 
 
 def pack_faces(scene: SceneArrays) -> FaceRecords:
@@ -61,6 +63,7 @@ def pack_faces(scene: SceneArrays) -> FaceRecords:
         shorts=floats.view(np.int16),
         bytes=floats.view(np.uint8),
         display=display.astype(np.float32),
+        solid=bool((scene.texels[:, 3] == 255).all()),
     )
     _fill_records(scene, records)
     return records
@@ -89,9 +92,10 @@ def _fill_records(scene, records):
 
 @_inlined
 @no_type_check
-def _texel(texels, place, weight, srgb_to_linear):
-    """A texel's linear RGB, and its weight, by its alpha too: see ``mesh_kernels``."""
-    weight *= np.float32(texels[place, 3]) + np.float32(1e-3)
+def _texel(texels, place, weight, srgb_to_linear, solid):
+    """A texel's linear RGB, and its weight, by its alpha too unless all are opaque: see ``mesh_kernels``."""
+    if not solid:
+        weight *= np.float32(texels[place, 3]) + np.float32(1e-3)
     return (
         weight * srgb_to_linear[texels[place, 0]],
         weight * srgb_to_linear[texels[place, 1]],
@@ -102,7 +106,7 @@ def _texel(texels, place, weight, srgb_to_linear):
 
 @_inlined
 @no_type_check
-def _texture(texels, offset, width, height, u, v, srgb_to_linear):
+def _texture(texels, offset, width, height, u, v, srgb_to_linear, solid):
     """Bilinear lookup with repetition, linear RGB."""
     x = (u - np.floor(u)) * np.float32(width) - _HALF
     y = (_ONE - (v - np.floor(v))) * np.float32(height) - _HALF
@@ -120,10 +124,12 @@ def _texture(texels, offset, width, height, u, v, srgb_to_linear):
         y1 = 0
     upper, lower = offset + y0 * width, offset + y1 * width
     gx, gy = _ONE - fx, _ONE - fy
-    r0, g0, b0, w0 = _texel(texels, np.uint64(upper + x0), gx * gy, srgb_to_linear)
-    r1, g1, b1, w1 = _texel(texels, np.uint64(upper + x1), fx * gy, srgb_to_linear)
-    r2, g2, b2, w2 = _texel(texels, np.uint64(lower + x0), gx * fy, srgb_to_linear)
-    r3, g3, b3, w3 = _texel(texels, np.uint64(lower + x1), fx * fy, srgb_to_linear)
+    r0, g0, b0, w0 = _texel(texels, np.uint64(upper + x0), gx * gy, srgb_to_linear, solid)
+    r1, g1, b1, w1 = _texel(texels, np.uint64(upper + x1), fx * gy, srgb_to_linear, solid)
+    r2, g2, b2, w2 = _texel(texels, np.uint64(lower + x0), gx * fy, srgb_to_linear, solid)
+    r3, g3, b3, w3 = _texel(texels, np.uint64(lower + x1), fx * fy, srgb_to_linear, solid)
+    if solid:
+        return r0 + r1 + r2 + r3, g0 + g1 + g2 + g3, b0 + b1 + b2 + b3
     scale = _ONE / (w0 + w1 + w2 + w3)
     return (r0 + r1 + r2 + r3) * scale, (g0 + g1 + g2 + g3) * scale, (b0 + b1 + b2 + b3) * scale
 
@@ -184,7 +190,7 @@ def shade_pixels(
     """
     unfinished = np.zeros(len(pixel_ids), np.bool_)
     # numba counts the references of a record's arrays in the loop, but not those of plain variables.
-    floats, ints, shorts, octets, display = records
+    floats, ints, shorts, octets, display, solid = records
     environment, shaded = light.environment, light.shaded
     texels, levels, num_levels, colored, color = (
         scene.texels, scene.levels, scene.num_levels, scene.colored, scene.color,
@@ -234,7 +240,7 @@ def shade_pixels(
                 offset, width, height = (
                     levels[piece, level, 0], levels[piece, level, 1], levels[piece, level, 2],
                 )  # fmt: skip
-                r, g, b = _texture(texels, offset, width, height, u, v, srgb_to_linear)
+                r, g, b = _texture(texels, offset, width, height, u, v, srgb_to_linear, solid)
             elif colored[piece]:
                 p, q, t = ints[f, 0], ints[f, 1], ints[f, 2]
                 r = _channel(p, q, t, 0, wa, wb, wc, srgb_to_linear)
