@@ -23,6 +23,7 @@ from PIL import Image
 
 from humansplat.body.anny import AnnyBody
 from humansplat.body.parts import PART_NAMES
+from humansplat.body.scan_check import body_left
 from humansplat.data.format import read_manifest, read_person
 from humansplat.data.scans.reading import read_scan
 from humansplat.geometry.projection import intrinsics, look_at
@@ -105,8 +106,7 @@ def fit_person(folder: Path) -> Row:
     regions = [
         errors[np.isin(labels, [PART_NAMES.index(part) for part in parts])].mean() for parts in REGIONS.values()
     ]
-    hips = [fit_scan.model.joint_names.index(f"upperleg01.{side}") for side in "LR"]
-    left = turn @ (true.joints[hips[0]] - true.joints[hips[1]]).numpy()
+    left = turn @ body_left(true)
     off = math.degrees(fit.facing - math.atan2(-left[2], left[0]))
     return Row(
         name=folder.name,

@@ -10,7 +10,7 @@ from humansplat.errors import UserError
 from humansplat.geometry.sampling import farthest_points
 from humansplat.structures import PosedBody
 
-NUM_CHECKED = 1200
+NUM_CHECKED = 800
 """Vertices that are looked at, spread evenly over the canonical body."""
 MARGIN = 0.025
 """Metres; what is outside by less is a fit's inaccuracy."""
@@ -49,10 +49,15 @@ def check_body(body: PosedBody, vertices: Float[np.ndarray, "v 3"], faces: Int[n
 
 
 class BodyCheck:
-    """``check_body`` for many bodies against one scan."""
+    """``check_body`` for many bodies against one scan.
 
-    def __init__(self, surface: ScanSurface) -> None:
-        self.surface = surface
+    Args:
+        surface: The scan.
+        chosen: Indices of the vertices that are looked at; by default spread evenly over each body.
+    """
+
+    def __init__(self, surface: ScanSurface, chosen: Int[np.ndarray, " n"] | None = None) -> None:
+        self.surface, self.chosen = surface, chosen
 
     def flags(self, body: PosedBody) -> tuple[str, ...]:
         """See ``check_body``."""
@@ -62,7 +67,7 @@ class BodyCheck:
         gross = self._wrong_size(points)
         if gross:
             return gross
-        chosen = farthest_points(body.canonical.detach().cpu(), min(NUM_CHECKED, len(points)), first=0).numpy()
+        chosen = checked_vertices(body) if self.chosen is None else self.chosen
         return (*self._sticking_out(body, points, chosen), *self._uncovered(points[chosen]))
 
     def outside_share(self, points: Float[np.ndarray, "n 3"]) -> float:
@@ -120,6 +125,11 @@ class BodyCheck:
         if share <= MAX_UNCOVERED:
             return ()
         return (f"{share:.0%} of the scan is farther than {1000 * FAR_FROM_BODY:.0f} mm from the body",)
+
+
+def checked_vertices(body: PosedBody) -> Int[np.ndarray, " n"]:
+    """Vertices spread evenly over a body's skin; the same for all bodies of one model."""
+    return farthest_points(body.canonical.detach().cpu(), NUM_CHECKED, first=0).numpy()
 
 
 def _changes(body: PosedBody, points: Float[np.ndarray, "v 3"]) -> dict[str, Float[np.ndarray, "v 3"]]:

@@ -71,6 +71,7 @@ class MarkerFitter:
         self.rest_joints = dict(zip(self.rig.joint_names, rest, strict=True))
         self.space = PoseSpace(self.rig.joint_names, self.rest_joints)
 
+    @torch.no_grad()
     def __call__(self, evidence: MarkerEvidence) -> tuple[BodyParameters, float]:
         """Fit.
 

@@ -63,6 +63,7 @@ class SurfaceFitter:
         self.num_marker_points = self.weights.shape[1]
         self.free = torch.arange(len(model.phenotype_names))
 
+    @torch.no_grad()
     def __call__(
         self,
         start: BodyParameters,

@@ -41,6 +41,7 @@ GAP, GAP_STD = 0.013, 0.013
 """Metres between skin and clothes."""
 GAP_FACTOR = 3.0
 """What a gap's deviation is multiplied by: gaps of neighbouring points go together."""
+SURELY_BARE = 0.9
 BARE_SCALE, CLOTH_SCALE, INSIDE_SCALE = 3.0, 2.5, 4.0
 """Where distances begin to lose their pull, in their deviations."""
 
@@ -110,7 +111,9 @@ def surface_pairs(
     bare_chance = bare * (-0.5 * (gap / bare_std).square()).exp() / bare_std
     cloth_chance = (1 - bare) * (-0.5 * ((gap - GAP) / cloth_std).square()).exp() / cloth_std
     is_bare = bare_chance / (bare_chance + cloth_chance + 1e-12)
-    on_skin = is_bare / bare_std**2 * redescending(gap / (BARE_SCALE * bare_std))
+    # While deviations are wide, clothed skin cannot be told from bare skin: it counts as gaps do.
+    unsure = torch.where(bare > SURELY_BARE, 1.0, GAP_FACTOR ** (1 - share))
+    on_skin = is_bare / (unsure * bare_std).square() * redescending(gap / (BARE_SCALE * bare_std))
     in_clothes = (1 - is_bare) / (GAP_FACTOR * cloth_std) ** 2 * redescending((gap - GAP) / (CLOTH_SCALE * cloth_std))
     sticking = (gap < 0) / inside_std**2 * redescending(gap / (INSIDE_SCALE * inside_std))
     weights = on_skin + in_clothes + sticking

@@ -35,6 +35,7 @@ MIN_CARRIED = 0.4
 """Skinning weight from which a vertex is carried by a joint."""
 
 
+@torch.no_grad()
 def transfer(model: BodyModel, body: PosedBody, target: SurfaceTarget | None = None) -> PosedBody:
     """Pose a model as the default body is.
 
@@ -47,16 +48,25 @@ def transfer(model: BodyModel, body: PosedBody, target: SurfaceTarget | None = N
         The posed model in the frame of ``body``.
 
     Raises:
-        UserError: If the model has other parameters than the SMPL family has.
+        UserError: If the model is not of the SMPL family.
     """
-    if model.name not in ROTATIONS:
-        known = ", ".join(ROTATIONS)
-        raise UserError(f"a scan is fitted with the default body or one of {known}, not with {model.name!r}")
+    check_model(model)
     problem = _Transfer(model, body, target)
     x = problem.pack(problem.start())
     for index in range(ROUNDS):
         x = problem.step(x, index / (ROUNDS - 1))
     return model.pose(problem.unpack(x))
+
+
+def check_model(model: BodyModel) -> None:
+    """Refuse models that scans cannot be fitted with.
+
+    Raises:
+        UserError: If the model is neither the default body nor of the SMPL family.
+    """
+    known = ("anny", *ROTATIONS)
+    if model.name not in known:
+        raise UserError(f"a scan is fitted with one of {', '.join(known)}, not with {model.name!r}")
 
 
 class _Transfer:

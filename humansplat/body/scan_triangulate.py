@@ -130,7 +130,7 @@ def _residuals(
 ) -> tuple[Float[Tensor, "c k r"], Float[Tensor, "c k r 3"]]:
     """Whitened residuals of every view and their derivatives by the points."""
     rotation = cameras.viewmats[:, None, :3, :3]
-    seen = to_camera(points, cameras.viewmats)
+    seen = to_camera(points.expand(len(cameras.viewmats), -1, -1), cameras.viewmats)
     z = seen[..., 2:].clamp(min=1e-3)
     focal = cameras.Ks[:, None, [0, 1], [0, 1]]
     flat = seen[..., :2] / z * focal + cameras.Ks[:, None, :2, 2]

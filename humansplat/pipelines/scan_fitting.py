@@ -7,28 +7,29 @@ say is triangulated, and the default body is fitted to that and then to the surf
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from humansplat.body.anny import AnnyBody
 from humansplat.body.fit import one_thread
 from humansplat.body.fit_terms import FOCAL
+from humansplat.body.landmarks import landmark_points
 from humansplat.body.markers import MIRRORED_MARKERS, ROOT_MARKER
 from humansplat.body.protocol import BodyModel
-from humansplat.body.scan_check import NUM_CHECKED, BodyCheck, body_left
+from humansplat.body.scan_check import BodyCheck, body_left, checked_vertices
 from humansplat.body.scan_pose import BodyParameters, MarkerEvidence, MarkerFitter
 from humansplat.body.scan_refine import SurfaceFitter
 from humansplat.body.scan_surface import ScanSurface
 from humansplat.body.scan_surface_terms import SurfaceTarget
-from humansplat.body.scan_transfer import transfer
+from humansplat.body.scan_transfer import check_model, transfer
 from humansplat.body.scan_triangulate import Sightings, Triangulated, triangulate
 from humansplat.capture.graph import PoseGraph
 from humansplat.errors import UserError
-from humansplat.geometry.sampling import farthest_points
 from humansplat.models.lifter import MarkerLifter
 from humansplat.pipelines.scan_views import ScanViews, see_scan, see_surface
 from humansplat.pipelines.weights import load_module, shipped_lifter
@@ -76,7 +77,7 @@ class ScanFitter:
         lifter: Folder of the lifter; by default the one that ships.
 
     Raises:
-        UserError: If the pose graph or the lifter's weights are missing.
+        UserError: If the model is neither the default body nor of the SMPL family.
     """
 
     def __init__(
@@ -84,9 +85,21 @@ class ScanFitter:
     ) -> None:
         self.base = model if isinstance(model, AnnyBody) else AnnyBody.load()
         self.model = self.base if model is None else model
-        self.graph = graph or PoseGraph(num_threads=1)
-        self.lifter = load_module(MarkerLifter, lifter or shipped_lifter(self.base.name))
+        check_model(self.model)
+        self.lifter_folder = lifter or shipped_lifter(self.base.name)
+        if graph is not None:
+            self.graph = graph
         self.marker_fitter, self.surface_fitter = MarkerFitter(self.base), SurfaceFitter(self.base)
+
+    @cached_property
+    def graph(self) -> PoseGraph:
+        """The pose graph, which a given start does without."""
+        return PoseGraph(num_threads=1)
+
+    @cached_property
+    def lifter(self) -> MarkerLifter:
+        """The lifter, which a given start does without."""
+        return load_module(MarkerLifter, self.lifter_folder)
 
     @torch.no_grad()
     @one_thread()
@@ -99,7 +112,8 @@ class ScanFitter:
                 for.
 
         Raises:
-            UserError: If the scan is no surface, or not of a person's size; if ``start`` is of another model.
+            UserError: If the scan is no surface, or not of a person's size; if ``start`` is of another model; if the
+                pose graph or the lifter's weights are missing.
         """
         surface, origin = scan_surface(meshes)
         meshes, points = moved(meshes, -origin), surface.samples[::8] - origin
@@ -118,7 +132,11 @@ class ScanFitter:
         body = base
         if self.model is not self.base:
             body = transfer(self.model, base, SurfaceTarget(outer.points + shift, outer.normals))
-        return judged(body, surface, float(missed.mean()), doubts)
+        return judged(body, surface, self._checked, float(missed.mean()), doubts)
+
+    @cached_property
+    def _checked(self) -> Int[np.ndarray, " n"]:
+        return checked_vertices(self.model.pose({}))
 
     def _markers(self, body: PosedBody) -> Float[Tensor, "k 3"]:
         return self.marker_fitter.markers.points(body.vertices[self.marker_fitter.markers.vertex_ids], body.joints)
@@ -210,10 +228,16 @@ def view_flags(views: ScanViews, seen: Triangulated) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def judged(body: PosedBody, surface: ScanSurface, landmark_error: float, doubts: tuple[str, ...]) -> ScanFit:
+def judged(
+    body: PosedBody,
+    surface: ScanSurface,
+    checked: Int[np.ndarray, " n"],
+    landmark_error: float,
+    doubts: tuple[str, ...],
+) -> ScanFit:
     """Measure a fit and say what is wrong with it."""
-    check = BodyCheck(surface)
-    points = body.vertices[farthest_points(body.canonical, NUM_CHECKED, first=0)].double().numpy()
+    check = BodyCheck(surface, checked)
+    points = body.vertices[checked].double().numpy()
     left = body_left(body)
     flags = list(doubts)
     if landmark_error > MAX_LANDMARK_ERROR:
