@@ -52,9 +52,9 @@ class FaceRecords(NamedTuple):
 def pack_faces(scene: SceneArrays) -> FaceRecords:
     """Gather what the corners of each face need."""
     count = len(scene.faces)
-    floats = np.zeros((count + 1) * LINE, np.float32)
-    skip = -floats.ctypes.data % 64 // 4
-    floats = floats[skip : skip + count * LINE].reshape(count, LINE)
+    buffer = np.zeros((count + 1) * LINE, np.float32)
+    skip = -buffer.ctypes.data % 64 // 4
+    floats = buffer[skip : skip + count * LINE].reshape(count, LINE)
     coarse = np.linspace(0.0, 2.0, len(scene.display))
     display = np.interp(np.arange(2 * int(_DISPLAY_STEPS) + 1) / _DISPLAY_STEPS, coarse, scene.display)
     records = FaceRecords(
