@@ -1,10 +1,8 @@
-"""Reading the pickles that body models come in, without running anything that they ask for.
+"""The arrays of the pickles that body models come in.
 
-A pickle is a program: it names functions of any module and has them called. The official SMPL files
-need few names: those with which numpy rebuilds arrays, chumpy's and scipy.sparse's classes, and three
-of Python's own. While a file is read here, each of these stands for a :class:`_Record`, which keeps
-what it was called with and does nothing; every other name refuses the file. What the records mean is
-worked out afterwards, by the code below, with every size checked. Neither chumpy nor scipy is needed.
+The official SMPL files need few names: those with which numpy rebuilds arrays, chumpy's and scipy.sparse's classes,
+and three of Python's own. They are read as records (``humansplat.io.pickles``), and what the records mean is worked
+out here, with every size checked. Neither chumpy nor scipy is needed.
 """
 
 import pickle
@@ -22,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from humansplat.errors import UserError
+from humansplat.io.pickles import NUMPY_NAMES, Record, RecordUnpickler, numpy_value
 
 _NAMES = re.compile(
-    r"numpy\.(ndarray|dtype|(core|_core)\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer))"
-    r"|_codecs\.encode|(copy_reg|copyreg)\._reconstructor|(__builtin__|builtins)\.(object|set)"
+    rf"{NUMPY_NAMES}|(copy_reg|copyreg)\._reconstructor|(__builtin__|builtins)\.(object|set)"
     r"|chumpy\.[\w.]+|scipy\.sparse\.[\w.]+"
 )
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]")
@@ -36,39 +34,6 @@ _UNREADABLE = (
     pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError,
     MemoryError, RecursionError, ImportError, NotImplementedError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-
-
-class _Record:
-    """Something that a pickle named: what it was called with, and what it was told to become."""
-
-    origin = ""
-    arguments: tuple[object, ...]
-    state: object
-
-    def __new__(cls, *arguments: object) -> "_Record":
-        record = object.__new__(cls)
-        record.arguments, record.state = arguments, None
-        return record
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows no class and no function but records."""
-
-    def __init__(self, file: IO[bytes] | BufferedIOBase, name: str) -> None:
-        super().__init__(file, encoding="latin1")  # the official files were written by Python 2
-        self._name = name
-
-    def find_class(self, module_name: str, global_name: str, /) -> type[_Record]:
-        origin = f"{module_name}.{global_name}"
-        if not _NAMES.fullmatch(origin):
-            raise UserError(
-                f"{self._name} asks for {origin!r} while it is read, which no body model needs: "
-                "it was not opened; get the file anew from where the model is published"
-            )
-        return type("_Named", (_Record,), {"origin": origin})
 
 
 def read_pickled_arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray]:
@@ -118,8 +83,14 @@ def _member(stored: zipfile.ZipFile, entry: str, name: str) -> NDArray:
 
 
 def _load(file: IO[bytes] | BufferedIOBase, name: str) -> object:
+    def refusal(origin: str) -> UserError:
+        return UserError(
+            f"{name} asks for {origin!r} while it is read, which no body model needs: "
+            "it was not opened; get the file anew from where the model is published"
+        )
+
     try:
-        return _Unpickler(file, name).load()
+        return RecordUnpickler(file, _NAMES, refusal).load()
     except UserError:
         raise
     except _UNREADABLE as error:
@@ -135,7 +106,7 @@ def _plain(value: object, name: str) -> NDArray:
 
 
 def _array(value: object) -> NDArray:
-    if not isinstance(value, _Record):
+    if not isinstance(value, Record):
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             raise ValueError(f"a {type(value).__name__} stands where numbers should")
@@ -143,45 +114,19 @@ def _array(value: object) -> NDArray:
     origin, state = value.origin, value.state
     if origin.endswith("._reconstructor"):  # how protocols 0 and 1 write an instance: its class, then its state
         made_of = value.arguments[0]
-        if not (isinstance(made_of, type) and issubclass(made_of, _Record)):
+        if not (isinstance(made_of, type) and issubclass(made_of, Record)):
             raise ValueError("an instance without a class")
         origin = made_of.origin
     if origin.startswith("chumpy."):
         return _of_chumpy(origin, _mapping(state))
     if origin.startswith("scipy.sparse."):
         return _of_scipy(origin, _mapping(state))
-    if origin.endswith("._frombuffer"):
-        data, dtype, shape, order = value.arguments
-        return _of_bytes(data, dtype, shape, order == "F")
-    if origin.endswith(".scalar"):
-        dtype, data = value.arguments
-        return _of_bytes(data, dtype, (), False)
-    if origin.endswith("._reconstruct") and isinstance(state, tuple):
-        shape, dtype, columns_first, data = state[-4:]
-        if isinstance(data, list):  # an array of objects
-            if len(data) != 1:
-                raise ValueError(f"an array of {len(data)} objects")
-            return _array(data[0])
-        return _of_bytes(data, dtype, shape, bool(columns_first))
-    raise ValueError(f"a {origin} stands where numbers should")
-
-
-def _of_bytes(data: object, dtype: object, shape: object, columns_first: bool) -> NDArray:
-    if isinstance(data, _Record) and data.origin == "_codecs.encode":  # how Python 3 writes bytes for Python 2
-        data = data.arguments[0]
-    raw = data.encode("latin1") if isinstance(data, str) else data
-    if not isinstance(raw, bytes | bytearray) or not isinstance(shape, tuple):
-        raise ValueError("an array without its numbers")
-    return np.frombuffer(raw, _dtype(dtype)).reshape(shape, order="F" if columns_first else "C")
-
-
-def _dtype(value: object) -> np.dtype:
-    if not isinstance(value, _Record) or value.origin != "numpy.dtype":
-        raise ValueError("an array without a type")
-    code, order = value.arguments[0], value.state[1] if isinstance(value.state, tuple) else "="
-    if not (isinstance(code, str) and _DTYPE.fullmatch(code) and order in ("<", ">", "=", "|")):
-        raise ValueError(f"an array of {code!r}")
-    return np.dtype(f"{order}{code}")
+    content = numpy_value(value, _DTYPE)
+    if isinstance(content, list):  # an array of objects
+        if len(content) != 1:
+            raise ValueError(f"an array of {len(content)} objects")
+        return _array(content[0])
+    return content
 
 
 def _of_chumpy(origin: str, state: Mapping[str, object]) -> NDArray:

@@ -1,7 +1,7 @@
 """The contents of npz, npy, json, pickle and torch files as plain values, without running what they hold.
 
-A pickle is a program: it names the functions that rebuild its objects. The reader here knows the handful that
-rebuild numpy arrays, torch tensors and plain containers, and refuses a file that names any other.
+Pickles are read as records (``humansplat.io.pickles``) of the handful of names that rebuild numpy arrays, torch
+tensors and plain containers; a file that names any other is refused.
 """
 
 import io
@@ -11,7 +11,6 @@ import re
 import struct
 import zipfile
 import zlib
-from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from humansplat.errors import UserError
+from humansplat.io.pickles import NUMPY_NAMES, ORDERED, PERSISTENT, Record, RecordUnpickler, numpy_value, raw_bytes
 
 if TYPE_CHECKING:
     Value: TypeAlias = "None | bool | int | float | str | np.ndarray | list[Value] | dict[str, Value]"
@@ -100,119 +100,56 @@ def _read_pickle(path: Path) -> object:
     if content.startswith(_COMPRESSED):
         raise UserError(f"{path} {_BY_JOBLIB}")
     try:
-        return _Unpickler(io.BytesIO(content), path).load()
+        return RecordUnpickler(io.BytesIO(content), _NAMES, lambda origin: _refusal(origin, path)).load()
     except UserError:
         raise
     except DAMAGED as error:
         raise UserError(f"{path}: not a pickle that can be read") from error
 
 
-class _Shell:
-    """What stands for an object of a pickle: which maker it names, with what arguments, and its state."""
-
-    __slots__ = ("arguments", "maker", "state")
-
-    def __init__(self, maker: str, arguments: tuple[object, ...]) -> None:
-        self.maker, self.arguments = maker, arguments
-        self.state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
+_NAMES = re.compile(
+    rf"{NUMPY_NAMES}|{re.escape(ORDERED)}|__builtin__\.bytes|torch\.storage\._load_from_bytes|torch\._utils\._rebuild_tensor_v2"
+)
+_DTYPE = re.compile(r"[biufcSU]\d+|\?")
 
 
-class _Maker:
-    """A name that a pickle may call: it makes a shell, and does nothing else."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, *arguments: object) -> object:
-        return OrderedDict() if self.name == "OrderedDict" else _Shell(self.name, arguments)
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError(f"a state for {self.name} itself")
+def _refusal(origin: str, path: Path) -> UserError:
+    if origin == PERSISTENT:
+        return UserError(f"{path} was written by torch.save in its old form; write it anew with a recent torch")
+    if origin.startswith("joblib."):
+        return UserError(f"{path} {_BY_JOBLIB}")
+    return UserError(f"{path} would run {origin} when read; save numpy arrays in dictionaries and lists only")
 
 
-_MAKERS = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode"),
-    ("__builtin__", "bytes"),
-    ("torch.storage", "_load_from_bytes"), ("torch._utils", "_rebuild_tensor_v2"),
-    ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),
-}  # fmt: skip
-_DTYPE = re.compile(r"[biufcSU]\d+|\?|O8?")
-
-
-def _opened(shell: _Shell) -> object:
-    """The array, tensor, number or list that a shell stands for.
+def _opened(record: Record) -> object:
+    """The array, tensor, number or list that a record stands for.
 
     Raises:
         ValueError: If its arguments are not those that numpy and torch write.
     """
-    given, state = shell.arguments, shell.state
-    match shell.maker, given, state:
-        case "_reconstruct", _, (_, tuple() as shape, _Shell() as dtype, by_columns, content):
-            return _array(content, dtype, shape, by_columns)
-        case "_frombuffer", (content, _Shell() as dtype, tuple() as shape, order), _:
-            return _array(content, dtype, shape, order == "F")
-        case "scalar", (_Shell() as dtype, content), _:
-            return _array(content, dtype, (), False)
-        case "encode", (str() as text, "latin1"), _:  # how old protocols spell bytes
-            return text.encode("latin1")
-        case "bytes", (), _:
+    match record.origin, record.arguments:
+        case "_codecs.encode", (str(), "latin1"):
+            return raw_bytes(record)
+        case "__builtin__.bytes", ():
             return b""
-        case "_rebuild_tensor_v2", (_Shell() as storage, int() as offset, tuple() as size, tuple() as stride, *_), _:
-            content = storage.arguments[0]
-            raw = _opened(content) if isinstance(content, _Shell) else content
-            if not isinstance(raw, bytes):
-                raise ValueError("a tensor without its bytes")
+        case (
+            "torch._utils._rebuild_tensor_v2",
+            (Record() as storage, int() as offset, tuple() as size, tuple() as stride, *_),
+        ):
+            raw = bytes(raw_bytes(storage.arguments[0]))
             flat = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
             return torch.empty(0, dtype=flat.dtype).set_(flat._untyped_storage, offset, size, stride).clone()
-    raise ValueError(f"{shell.maker} with arguments that numpy and torch do not write")
+    content = numpy_value(record, _DTYPE)
+    return content[0] if isinstance(content, list) and len(content) == 1 and _is_scalar(record) else content
 
 
-def _array(content: object, dtype: _Shell, shape: tuple[int, ...], by_columns: object) -> object:
-    code, order = dtype.arguments[0], dtype.state[1] if isinstance(dtype.state, tuple) else "="
-    if not isinstance(code, str) or not _DTYPE.fullmatch(code) or order not in ("<", ">", "=", "|"):
-        raise ValueError(f"an array of {code!r}")
-    if code.startswith("O"):
-        if not isinstance(content, list):
-            raise ValueError("an array of objects that is no list")
-        return content[0] if shape == () else content
-    if isinstance(content, _Shell):
-        content = _opened(content)
-    raw = content.encode("latin1") if isinstance(content, str) else content
-    if not isinstance(raw, bytes | bytearray):
-        raise ValueError("an array without its bytes")
-    return np.frombuffer(raw, np.dtype(f"{order}{code}")).reshape(shape, order="F" if by_columns else "C")
-
-
-class _Unpickler(pickle.Unpickler):
-    """Makes plain containers and shells, and nothing else."""
-
-    def __init__(self, file: io.BytesIO, path: Path) -> None:
-        super().__init__(file, encoding="latin1")
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> _Maker:
-        if (module, name) in _MAKERS:
-            return _Maker(name)
-        if module.split(".")[0] == "joblib":
-            raise UserError(f"{self.path} {_BY_JOBLIB}")
-        raise UserError(
-            f"{self.path} would run {module}.{name} when read; save numpy arrays in dictionaries and lists only"
-        )
-
-    def persistent_load(self, pid: object) -> object:
-        raise UserError(f"{self.path} was written by torch.save in its old form; write it anew with a recent torch")
+def _is_scalar(record: Record) -> bool:
+    return isinstance(record.state, tuple) and record.state[-4] == ()
 
 
 def _plain(value: object, path: Path) -> Value:
     """Containers and scalars as Python's own, tensors as arrays."""
-    if isinstance(value, _Shell):
+    if isinstance(value, Record):
         try:
             return _plain(_opened(value), path)
         except DAMAGED as error:
