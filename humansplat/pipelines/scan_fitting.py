@@ -18,7 +18,6 @@ from torch import Tensor
 from humansplat.body.anny import AnnyBody
 from humansplat.body.fit import one_thread
 from humansplat.body.fit_terms import FOCAL
-from humansplat.body.landmarks import landmark_points
 from humansplat.body.markers import MIRRORED_MARKERS, ROOT_MARKER
 from humansplat.body.protocol import BodyModel
 from humansplat.body.scan_check import BodyCheck, body_left, checked_vertices
