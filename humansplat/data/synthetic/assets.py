@@ -16,6 +16,7 @@ from PIL import Image
 
 from humansplat.body.anny import AnnyBody
 from humansplat.data.synthetic.archive import unpacked
+from humansplat.data.synthetic.clips import followable
 from humansplat.data.synthetic.cloth import Cloth
 from humansplat.data.synthetic.figure import Template, load_template
 from humansplat.data.synthetic.makehuman import (
@@ -187,6 +188,12 @@ class AssetLibrary:
         """Poses of a split by name."""
         read = self._all_usable(self._of_split("poses", self._poses, split), self._read_motion)
         return {path.stem: motion for path, motion in read.items()}
+
+    @cached_property
+    def clips(self) -> dict[str, Motion]:
+        """Motions of a skeleton of their own by name; empty when the folder has none."""
+        read = {path.stem: self._usable(path, read_bvh) for path in self._found("animations", "*.bvh")}
+        return {name: motion for name, motion in read.items() if motion is not None and followable(motion)}
 
     @cached_property
     def _expressions(self) -> dict[str, dict[str, float]]:

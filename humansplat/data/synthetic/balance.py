@@ -124,7 +124,7 @@ class Balancer:
             standing = self._judge(transforms, places, soles)
             if standing.balanced and not ((standing.heights > TOUCHING / 2) & (standing.heights < NEAR)).any():
                 break
-            lowest = [sole[:, 1].min() for sole in soles]
+            lowest = [float(sole[:, 1].min()) for sole in soles]
             floor = min(lowest)
             bearing = [k for k in range(2) if lowest[k] < floor + NEAR]
             center = self.mass_center(places)[[0, 2]]
@@ -184,7 +184,7 @@ class Balancer:
         axis = normalized(axis)
         present = np.arctan2(axis @ np.cross(thigh, shank), thigh @ shank)
         cosine = (wanted**2 - a**2 - b**2) / (2 * a * b)
-        bend = _about(axis, float(np.arccos(np.clip(cosine, -1, 1))) - present)
+        bend = _about(axis, float(np.arccos(np.clip(cosine, -1, 1)) - present))
         swing = aim(normalized(thigh + bend @ shank), normalized(target - places[hip]))
         for joint, change in ((knee, bend), (hip, swing)):
             frame = transforms[parents[joint], :, :3]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from humansplat.data.synthetic.assets import AssetLibrary
-from humansplat.data.synthetic.poses import HOUSE_FROM_BVH
+from humansplat.data.synthetic.clips import HOUSE_FROM_BVH
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -99,6 +99,8 @@ class Motion:
     """Rotation of each joint against its parent, in the file's axes (MakeHuman's poses are Z up, facing -Y)."""
     offsets: Float[np.ndarray, "j 3"]
     """Rest position of each joint against its parent, file units."""
+    parents: tuple[int, ...]
+    """Parent of each joint, -1 for the root; parents come first."""
 
 
 def _lines(path: Path) -> list[str]:
@@ -285,6 +287,8 @@ def parse_bvh(text: str, source: str) -> Motion:
     names: list[str] = []
     offsets: list[list[float]] = []
     channels: list[list[str]] = []
+    parents: list[int] = []
+    above: list[int] = []  # the joints whose braces are open; an end site counts as its parent
     end_site = False
     try:
         for line in head.splitlines():
@@ -292,10 +296,15 @@ def parse_bvh(text: str, source: str) -> Motion:
             if not words:
                 continue
             if words[0] in ("ROOT", "JOINT"):
+                parents.append(above[-1] if above else -1)
                 names.append(words[1])
                 end_site = False
             elif words[0] == "End":
                 end_site = True
+            elif words[0] == "{":
+                above.append(len(names) - 1)
+            elif words[0] == "}":
+                above.pop()
             elif words[0] == "OFFSET" and not end_site:
                 offsets.append([float(word) for word in words[1:4]])
             elif words[0] == "CHANNELS":
@@ -318,6 +327,7 @@ def parse_bvh(text: str, source: str) -> Motion:
         joint_names=tuple(names),
         rotations=rotations.astype(np.float32),
         offsets=np.array(offsets, np.float32),
+        parents=tuple(parents),
     )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import cKDTree
 
+from humansplat.data.synthetic import lettering
 from humansplat.data.synthetic.cloth import smooth_noise
 from humansplat.data.synthetic.figure import Template
 
@@ -141,16 +142,30 @@ def _stripes(position: np.ndarray, period: float, duty: float, phase: float) -> 
     return _edge((duty - wave) * period, 0.004)
 
 
-def draw_pattern(surface: Canvas, rng: np.random.Generator) -> tuple[Float[np.ndarray, "n 3"], str]:
-    """Draw a cloth pattern: the used pixels in sRGB, and its name."""
+def draw_pattern(
+    surface: Canvas, rng: np.random.Generator, *, lettered: bool = True
+) -> tuple[Float[np.ndarray, "n 3"], str]:
+    """Draw a cloth pattern: the used pixels in sRGB, and its name.
+
+    Args:
+        surface: The texture.
+        rng: Source of all choices.
+        lettered: Whether prints have letters; validation people keep the strokes that they always had.
+    """
     colors = [cloth_color(rng).astype(np.float32) for _ in range(3)]
     if np.abs(colors[0] - colors[1]).max() < 0.15:
         colors[1] = np.clip(1.0 - colors[0], 0.05, 0.95)
     names = list(PATTERNS)
     name = str(rng.choice(names, p=[PATTERNS[name][0] for name in names]))
     image = PATTERNS[name][1](surface, colors, rng)
-    if rng.random() < 0.3:
-        image = _print(image, surface.points, colors[2], rng)
+    if not lettered:
+        if rng.random() < 0.3:
+            image, name = _strokes(image, surface.points, colors[2], rng), f"{name}+print"
+        return image, name
+    if np.abs(colors[2] - colors[0]).max() < 0.25:  # prints are to be seen
+        colors[2] = np.clip(1.0 - colors[0], 0.03, 0.97)
+    if rng.random() < 0.35:
+        image = _print(surface, image, colors, rng)
         name += "+print"
     return image, name
 
@@ -233,10 +248,54 @@ PATTERNS: dict[str, tuple[float, Callable[[Canvas, Colors, np.random.Generator],
 """Share and painter of each pattern."""
 
 
-def _print(
+def _print(surface: Canvas, image: Float[np.ndarray, "n 3"], colors: Colors, rng: np.random.Generator) -> np.ndarray:
+    """Print words, a number or a mark on the chest or the back, or stripes along sleeves and legs."""
+    points = surface.points
+    kind = str(rng.choice(["words", "number", "badge", "stripes"], p=[0.4, 0.18, 0.22, 0.2]))
+    if kind == "stripes":
+        return _side_stripes(surface, image, colors[2], rng)
+    behind = bool(rng.random() < (0.6 if kind == "number" else 0.2))
+    on_side = points[:, 2] < 0.06 if behind else points[:, 2] > 0.08
+    x, y = (-1 if behind else 1) * points[:, 0], points[:, 1] - float(rng.uniform(1.22, 1.38))
+    on_arm = np.abs(points[:, 0]) > 0.24
+    if kind == "words":
+        mask = lettering.words(rng, float(rng.uniform(0.1, 0.3)), float(rng.uniform(0.03, 0.12)))
+        share = lettering.stamp(mask, x, y, float(rng.normal(0, 0.06)))
+    elif kind == "number":
+        share = lettering.stamp(lettering.number(rng, float(rng.uniform(0.12, 0.26))), x, y)
+        if rng.random() < 0.5:
+            name = lettering.words(rng, 0.26, 0.045)
+            share = np.maximum(share, lettering.stamp(name, x, y - 0.17))
+    else:
+        small = rng.random() < 0.6
+        mask = lettering.badge(rng, float(rng.uniform(0.05, 0.1) if small else rng.uniform(0.14, 0.26)))
+        share = lettering.stamp(mask, x - (0.085 if small else 0.0), y - (0.02 if small else 0.0))
+        if small and rng.random() < 0.5:
+            share = np.maximum(share, lettering.stamp(lettering.words(rng, 0.11, 0.02), x - 0.085, y + 0.045))
+    return _mix(image, colors[2], share * (on_side & ~on_arm))
+
+
+def _side_stripes(
+    surface: Canvas, image: Float[np.ndarray, "n 3"], color: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """One to three stripes along the outer side of sleeves and legs, or around the upper arms."""
+    count, width = int(rng.integers(1, 4)), float(rng.uniform(0.008, 0.02))
+    arm = np.abs(surface.points[:, 0]) > 0.22
+    if rng.random() < 0.4:
+        band = np.abs(surface.coordinates[:, 0] - rng.uniform(1.22, 1.38)) - width * count
+        along, on = surface.coordinates[:, 0], arm & (band < 0)
+    else:
+        along = surface.points[:, 2] - np.where(arm, 0.02, 0.05)
+        on = (np.abs(along) < width * count) & (arm | (surface.coordinates[:, 0] < 1.0))
+        on &= np.abs(surface.points[:, 0]) > 0.1
+    stripes = _stripes(along, 2 * width, 0.55, rng.uniform())
+    return _mix(image, color, stripes * on)
+
+
+def _strokes(
     image: Float[np.ndarray, "n 3"], points: Float[np.ndarray, "n 3"], color: np.ndarray, rng: np.random.Generator
 ) -> Float[np.ndarray, "n 3"]:
-    """Print lines of letter-like strokes, or a badge, on the chest or the back."""
+    """Print letter-like strokes or a blob: what validation people, who do not change, have for words and marks."""
     height, width = rng.uniform(0.03, 0.2), rng.uniform(0.08, 0.28)
     centre = np.array([rng.choice([0.0, 0.0, 0.08, -0.08]), rng.uniform(1.15, 1.4)])
     front = points[:, 2] > 0.09 if rng.random() < 0.75 else points[:, 2] < 0.05

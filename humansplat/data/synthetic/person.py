@@ -149,7 +149,13 @@ def _pose(
 ) -> tuple[Figure, PosedBody, dict[str, str]]:
     template = assets.template
     body = template.body
-    rotations, name = draw_pose(template, assets.motions(split), rng, procedural=split == "train")
+    rotations, name = draw_pose(
+        template,
+        assets.motions(split),
+        rng,
+        procedural=split == "train",
+        clips=assets.clips if split == "train" else None,
+    )
     if bag is not None and bag.kind == "handbag":
         for joint, rotation in finger_rotations(template, bag.side, rng, fist=1.15).items():
             rotations[template.joint(joint)] = rotation

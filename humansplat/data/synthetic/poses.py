@@ -6,16 +6,17 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 
+from humansplat.data.synthetic.clips import HOUSE_FROM_BVH, random_clip_pose
 from humansplat.data.synthetic.figure import Template, joint_transforms
 from humansplat.data.synthetic.limb_kinds import ARM_KINDS, LEG_KINDS, draw_arm, draw_kind, draw_legs
 from humansplat.data.synthetic.limbs import Rotations, arm_rotations, leg_rotations, normalized, turn
 from humansplat.data.synthetic.makehuman import Motion
 from humansplat.data.synthetic.wide_poses import loosened, wide_pose
 
-HOUSE_FROM_BVH = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32)
-"""MakeHuman's poses are Z up and face -Y."""
 WIDE_SHARE = 0.45
 """Share of training people in poses that photographs show less often; see ``wide_poses``."""
+CLIP_SHARE = 0.08
+"""Share of the others that follow frames of motion clips."""
 WIDE = "wide "
 """How the names of such poses begin."""
 
@@ -137,7 +138,12 @@ def leg_room(template: Template, transforms: Float[np.ndarray, "j 3 4"]) -> floa
 
 
 def draw_pose(
-    template: Template, motions: Mapping[str, Motion], rng: np.random.Generator, *, procedural: bool
+    template: Template,
+    motions: Mapping[str, Motion],
+    rng: np.random.Generator,
+    *,
+    procedural: bool,
+    clips: Mapping[str, Motion] | None = None,
 ) -> tuple[Float[np.ndarray, "j 3 3"], str]:
     """Draw a pose without collisions.
 
@@ -146,11 +152,17 @@ def draw_pose(
         motions: MakeHuman's poses of the split.
         rng: Source of all choices.
         procedural: Whether poses that owe nothing to an asset may be drawn.
+        clips: Motions of other skeletons to follow, for procedural poses.
 
     Returns:
         Rotations of all joints, and a name for the record; those of wide poses begin with ``WIDE``.
     """
     wide = procedural and bool(rng.random() < WIDE_SHARE)
+    if procedural and clips and not wide and rng.random() < CLIP_SHARE:
+        pose, name = random_clip_pose(template, clips, rng)
+        rotations = to_array(template, jitter(pose, rng, float(rng.uniform(0.0, 0.12))))
+        if not collides(template, rotations):
+            return rotations, name
     for _ in range(20):
         pose, name = (_draw_wide if wide else _draw_candidate)(template, motions, rng, procedural)
         rotations = to_array(template, pose)

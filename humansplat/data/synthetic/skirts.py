@@ -151,6 +151,8 @@ def _skirt_hem(rng: np.random.Generator) -> float:
     return float(rng.uniform(low, high))
 
 
+FIRM = np.float32(0.5)
+"""How firmly the thighs carry that along where it does not help either."""
 SHORT = 0.66
 """Height of the hem of what is worn instead where a leg breaks through, metres on the mean adult."""
 
@@ -164,6 +166,9 @@ def hung(cloth: Cloth, cut: Cut, texture: np.ndarray, rank: int, name: str) -> L
     if cut.hem < SHORT - SPACING:
         upper = cloth.select((height > SHORT)[cloth.faces].all(1))
         shorter = hung(upper, replace(cut, hem=SHORT), texture, rank, f"{name} cut")
+        assert shorter.falls is not None
+        firm = replace(shorter.falls, hold=np.maximum(shorter.falls.hold, FIRM))
+        shorter = replace(shorter, shorter=replace(shorter, falls=firm))
     return Layer(cloth=cloth, texture=texture, rank=rank, name=name, falls=woven, shorter=shorter)
 
 

@@ -50,7 +50,7 @@ def piece_canvas(library: AssetLibrary, piece: Piece) -> patterns.Canvas:
 
 
 def garment_texture(
-    library: AssetLibrary, piece: Piece, rng: np.random.Generator
+    library: AssetLibrary, piece: Piece, rng: np.random.Generator, *, lettered: bool = True
 ) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
     """Colours for an asset's garment.
 
@@ -58,6 +58,7 @@ def garment_texture(
         library: The assets.
         piece: The garment.
         rng: Source of all choices.
+        lettered: As in ``patterns.draw_pattern``.
 
     Returns:
         sRGB, and what was done.
@@ -69,7 +70,7 @@ def garment_texture(
         photo = library.cached(("photo", path), lambda: without_logo(library.texture(path), piece.asset))
     choice = rng.random()
     if photo is None or piece.asset in PLAIN_ONLY or choice < 0.55:
-        colors, name = patterns.draw_pattern(surface, rng)
+        colors, name = patterns.draw_pattern(surface, rng, lettered=lettered)
         if photo is not None:
             folds = library.cached(
                 ("shading", piece.source, piece.role), lambda photo=photo: patterns.shading(photo, surface)

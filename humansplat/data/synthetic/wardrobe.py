@@ -114,7 +114,7 @@ def asset_layer(dresser: Dresser, piece: Piece, rank: int) -> Layer:
     """Fit an asset's piece, vary its cut and width, and colour it."""
     rng = dresser.rng
     cloth = piece.fit(dresser.rest)
-    texture, colors = garment_texture(dresser.library, piece, rng)
+    texture, colors = garment_texture(dresser.library, piece, rng, lettered=dresser.split == "train")
     cuts = ""
     if piece.role == "upper" and rng.random() < 0.35:
         cloth, cuts = _cut_upper(cloth, Regions(dresser.template), rng)
