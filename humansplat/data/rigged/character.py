@@ -1,7 +1,6 @@
 """One rigged character: its skeleton in the house frame, and its meshes in any pose."""
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ from humansplat.data.rigged.transforms import Pose, global_frames
 from humansplat.data.synthetic.figure import Template
 from humansplat.errors import UserError
 from humansplat.render.shaded_mesh import ShadedMesh
-
-logger = logging.getLogger(__name__)
 
 UNITS = {"metres": 1.0, "centimetres": 0.01, "millimetres": 0.001, "inches": 0.0254, "feet": 0.3048}
 LIKELY_HEIGHTS = (1.0, 2.4)
@@ -101,8 +98,6 @@ class Character:
         if self.retarget is not None:
             labels = self.retarget.part_of_nodes()
             self.pieces = tuple(_labelled(piece, labels) for piece in self.pieces)
-        for note in self.notes:
-            logger.info("%s: %s", path.name, note)
 
     def _bound(self, scene: Scene) -> Float[np.ndarray, "n 4 4"]:
         """Frames of the nodes as the skins were bound; the file's nodes may stand in some frame of an animation.
@@ -223,7 +218,7 @@ def _labelled(piece: Piece, labels: tuple[int, ...]) -> Piece:
     pull = np.zeros((len(piece.vertices), max(labels) + 1))
     for column in range(piece.joints.shape[1]):
         np.add.at(pull, (np.arange(len(pull)), of_node[piece.joints[:, column]]), piece.weights[:, column])
-    return Piece(**{**vars(piece), "parts": pull.argmax(1).astype(np.uint8)})
+    return replace(piece, parts=pull.argmax(1).astype(np.uint8))
 
 
 def _hangs(node: int, joints: frozenset[int], parents: tuple[int, ...]) -> bool:

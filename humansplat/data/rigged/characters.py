@@ -73,6 +73,7 @@ class CharacterLibrary:
         self._kept: OrderedDict[Path, Character] = OrderedDict()
         self._bound: dict[Path, PosedBody] = {}
         self._troubles: dict[Path, str] = {}
+        self._told: set[Path] = set()
 
     def name(self, path: Path) -> str:
         """Name of a character: its place in the folder."""
@@ -111,7 +112,10 @@ class CharacterLibrary:
 
     def _character(self, path: Path) -> Character:
         if path not in self._kept:
-            self._kept[path] = Character(path, self.template, self.texture_size)
+            character = self._kept[path] = Character(path, self.template, self.texture_size)
+            if character.notes and path not in self._told:
+                self._told.add(path)
+                logger.info("%s: %s", self.name(path), "; ".join(character.notes))
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(path)
@@ -154,7 +158,11 @@ def generate_character(library: CharacterLibrary, seed: int, split: Split = "tra
         start = None
         if character.retarget is not None:
             start = moved_along(bound, character.retarget, frames, library.body)
-        fit = library.fitter(meshes, start=start)
+        try:
+            fit = library.fitter(meshes, start=start)
+        except UserError as error:  # no person is as high as this pose: the pose's fault, not the user's
+            reasons.append(f"{name}: {error}")
+            continue
         if not fit.flags:
             meshes, body = _stood(meshes, fit, turn=character.retarget is None)
             meta: dict[str, object] = {

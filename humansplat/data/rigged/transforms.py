@@ -68,6 +68,6 @@ def global_frames(
 def rotation_part(frames: Float[np.ndarray, "*b 4 4"]) -> Float[np.ndarray, "*b 3 3"]:
     """The nearest rotations to the linear parts of frames: without scale and shear (polar decomposition)."""
     u, _, vt = np.linalg.svd(frames[..., :3, :3])
-    flip = np.sign(np.linalg.det(u @ vt))
+    flip = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
     u[..., :, 2] *= flip[..., None]
     return u @ vt

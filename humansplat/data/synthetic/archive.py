@@ -23,7 +23,12 @@ from humansplat.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-KINDS = frozenset({"clothes", "hair", "skins", "poses", "eyes", "eyebrows", "eyelashes", "expressions", "poseunits"})
+KINDS = frozenset(
+    {
+        *("clothes", "hair", "skins", "poses", "animations"),
+        *("eyes", "eyebrows", "eyelashes", "expressions", "poseunits"),
+    }
+)
 """Folders that people are made of; all others stay packed."""
 NEEDED_KINDS = ("clothes", "hair", "skins", "poses")
 FACE_UNITS = frozenset({"face-poseunits.bvh", "face-poseunits.json"})

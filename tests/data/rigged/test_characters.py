@@ -117,6 +117,21 @@ def test_flagged_fits_are_drawn_again_and_given_up_at_last(folder: Path, templat
         generate_character(library(folder, template, flagged=range(1, 99)), 0)
 
 
+def test_a_pose_that_the_fitter_refuses_costs_that_pose(folder: Path, template: Template) -> None:
+    made = library(folder, template)
+    known, calls = made.fitter, []
+
+    def fitter(meshes: Sequence[ShadedMesh], *, start: PosedBody | None = None) -> ScanFit:
+        calls.append(start)
+        if len(calls) == 2:
+            raise UserError("the scan is 0.3 m high")
+        return known(meshes, start=start)
+
+    made.fitter = fitter
+    person = generate_character(made, 0)
+    assert "0.3 m high" in person.meta["poses_left_out"][0]  # type: ignore[index]
+
+
 def test_a_character_that_cannot_be_fitted_as_bound_is_left_out(folder: Path, template: Template) -> None:
     with pytest.raises(UserError, match=r"none of the characters .* can be used"):
         generate_character(library(folder, template, flagged=range(99)), 0)
