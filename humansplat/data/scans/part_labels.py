@@ -25,8 +25,9 @@ _NEIGHBORS = 12
 _TURNED_AWAY = 0.06
 """Metres that a point of the body counts as farther off for looking the other way: about half a forearm."""
 _VOTES = 6
-_ISLAND = 0.15
-"""Connected areas of a label smaller than this share of its largest go to what surrounds them."""
+_ISLAND, _SPECK = 0.15, 0.002
+"""Connected areas of a label smaller than the first share of its largest in the same piece of surface, or than the
+second of that piece, go to what surrounds them. Pieces count apart, or a strand of hair would be an island of the head."""
 _GRID = 1e-4
 """Metres within which vertices are the same point of the surface: seams of textures cut it."""
 
@@ -103,17 +104,20 @@ def _vote(labels, faces, num_parts):
 def _without_islands(labels: UInt8[np.ndarray, " v"], faces: Int[np.ndarray, "f 3"]) -> UInt8[np.ndarray, " v"]:
     """Give small connected areas of a label to the label that most of their border touches."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    whole = coo_matrix((np.ones(len(edges), np.int8), edges.T), (len(labels), len(labels)))
+    _, piece = connected_components(whole, directed=False)
+    piece_sizes = np.bincount(piece)
     for _ in range(3):  # an island may lie in another
         same = labels[edges[:, 0]] == labels[edges[:, 1]]
         inner, border = edges[same], edges[~same]
         graph = coo_matrix((np.ones(len(inner), np.int8), inner.T), (len(labels), len(labels)))
         num, area = connected_components(graph, directed=False)
         sizes = np.bincount(area, minlength=num)
-        of_area = np.zeros(num, np.uint8)
-        of_area[area] = labels
-        largest = np.zeros(NUM_PARTS, np.int64)
-        np.maximum.at(largest, of_area, sizes)
-        is_island = sizes < _ISLAND * largest[of_area]
+        of_area, piece_of_area = np.zeros(num, np.uint8), np.zeros(num, np.int32)
+        of_area[area], piece_of_area[area] = labels, piece
+        largest = np.zeros((len(piece_sizes), NUM_PARTS), np.int64)
+        np.maximum.at(largest, (piece_of_area, of_area), sizes)
+        is_island = (sizes < _ISLAND * largest[piece_of_area, of_area]) | (sizes < _SPECK * piece_sizes[piece_of_area])
         both = np.concatenate([border, border[:, ::-1]])
         touching = both[is_island[area[both[:, 0]]]]
         if not len(touching):

@@ -25,6 +25,8 @@ RING_FOV = math.radians(39.6)
 RING_FILL = {"whole": 0.92, "half": 0.92, "face": 0.8}
 """The larger side of the box of what a ring looks at over the side of the picture, at most; the head needs room for
 what the label leaves to the neck."""
+CLEARANCE = 0.3
+"""Metres between any of the person and the cameras."""
 _HEAD = ("head",)
 _HALF = ("spine", "spine1", "spine2", "neck", "head", "leftShoulder", "rightShoulder", "leftArm", "rightArm")
 """From the waist up; forearms and hands may leave the picture, or stretched arms would show the whole body again."""
@@ -57,7 +59,7 @@ def scan_cameras(
             chosen = points[np.isin(labels, wanted)]
             if len(chosen) >= _MIN_POINTS:
                 shown = hull_corners(chosen)
-        views.append(ring(shown, ring_cameras, RING_FOV, RING_FILL[name], size))
+        views.append(ring(shown, ring_cameras, RING_FOV, RING_FILL[name], size, clear=corners))
         roles += [name] * ring_cameras
     cameras = Cameras(
         viewmats=torch.cat([view.viewmats for view in views]).float(),
@@ -68,15 +70,25 @@ def scan_cameras(
     return cameras, tuple(roles)
 
 
-def ring(points: Float[Tensor, "n 3"], count: int, fov: float, fill: float, size: int) -> Cameras:
+def ring(
+    points: Float[Tensor, "n 3"],
+    count: int,
+    fov: float,
+    fill: float,
+    size: int,
+    clear: Float[Tensor, "m 3"] | None = None,
+) -> Cameras:
     """Cameras evenly around some points, level, at one distance, all looking at one point.
+
+    Where a stretched arm reaches as far as the ring would be, the ring is wider and the angle of view smaller.
 
     Args:
         points: World frame, metres.
         count: Of cameras; the first stands before the subject, the next ones towards +X.
-        fov: Angle of view, radians.
+        fov: Largest angle of view, radians.
         fill: What the points' reach from the centre of the picture is, at most, of half its side.
         size: Side of the square pictures, pixels.
+        clear: Points that no camera comes nearer to than ``CLEARANCE``.
     """
     middle = 0.5 * (points.amin(dim=0) + points.amax(dim=0))
     azimuths = torch.arange(count, dtype=points.dtype) * (2.0 * math.pi / count)
@@ -86,6 +98,11 @@ def ring(points: Float[Tensor, "n 3"], count: int, fov: float, fill: float, size
     reach = torch.maximum((local @ left.T).abs(), local[:, 1:2].abs())  # [n, count], from the axis of sight
     # A point at a height h over the axis and a depth d before the target shows within the fill from h / (D - d) down.
     distance = float((reach / (fill * math.tan(0.5 * fov)) + local @ outward.T).amax())
+    if clear is not None:
+        least = float((clear - middle)[:, [0, 2]].norm(dim=-1).amax()) + CLEARANCE
+        if least > distance:
+            distance = least
+            fov = 2.0 * math.atan(float((reach / (distance - local @ outward.T)).amax()) / fill)
     eyes = middle + distance * outward
     viewmats = look_at(eyes, middle.expand_as(eyes), points.new_tensor([0.0, 1.0, 0.0]))
     focal = 0.5 * size / math.tan(0.5 * fov)
