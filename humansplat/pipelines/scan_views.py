@@ -130,7 +130,7 @@ def unshadowed(meshes: Sequence[ShadedMesh]) -> MeshScene:
     return MeshScene([replace(mesh, casts_shadow=False) for mesh in meshes], studio_lighting())
 
 
-def _seen_steeply(scene: MeshScene, points: Float[np.ndarray, "n 3"]) -> Float[Tensor, "n 10"]:
+def _seen_steeply(scene: MeshScene, points: Float[np.ndarray, "n 3"]) -> Float[Tensor, "m 10"]:
     cameras = steep_cameras(points)
     return seen_points(render_scene(scene, cameras, samples=1), cameras)
 
@@ -205,7 +205,7 @@ def seen_points(images: MeshImages, cameras: Cameras) -> Float[Tensor, "n 10"]:
     return torch.cat(found)
 
 
-def merged_points(seen: Sequence[Float[Tensor, "n 10"]]) -> OuterPoints:
+def merged_points(seen: Sequence[Float[Tensor, "_ 10"]]) -> OuterPoints:
     """One point a cell and side, of the view that faces it best; inner layers are not in it, as no view sees them."""
     together = torch.cat(list(seen))
     together = together[together[:, -1].argsort(descending=True, stable=True)]
