@@ -26,6 +26,7 @@ _WIDE_WINDOW = 10.0
 _SMALLEST_GRID = 64
 _TRITON_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _TRITON_DIMS = (1, 256)
+_HAS_TRITON = importlib.util.find_spec("triton") is not None  # here, for torch.compile cannot trace the search
 
 
 class Windows(TensorStruct):
@@ -164,7 +165,7 @@ def _choose(device: torch.device, window: float) -> Backend:
     if device.type == "cpu":
         return "cpu" if window < _WIDE_WINDOW else "dense"
     if device.type == "cuda":
-        if _has_triton():
+        if _HAS_TRITON:
             return "triton"
         _notice("Triton is not installed: windowed attention falls back to a dense mask, which is slower")
     return "dense"
@@ -177,17 +178,12 @@ def _require_device(backend: str, device: torch.device) -> None:
         return
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise UserError(f"backend='triton' needs tensors on a CUDA device, not on {device}; use backend='auto'")
-    if not _has_triton():
+    if not _HAS_TRITON:
         raise UserError("backend='triton' needs the triton package, which is not installed; use backend='dense'")
 
 
 def _triton_refuses(query: Tensor) -> bool:
     return query.dtype not in _TRITON_TYPES or not _TRITON_DIMS[0] <= query.shape[-1] <= _TRITON_DIMS[1]
-
-
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 @cache

@@ -100,7 +100,7 @@ def test_auto_takes_what_suits_the_device_and_the_window(rng):
 
 
 def test_without_triton_cuda_falls_back_with_one_notice(monkeypatch, caplog):
-    monkeypatch.setattr(interface, "_has_triton", lambda: False)
+    monkeypatch.setattr(interface, "_HAS_TRITON", False)
     interface._notice.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert {interface._choose(torch.device("cuda"), 2.0) for _ in range(3)} == {"dense"}
