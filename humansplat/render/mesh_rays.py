@@ -55,20 +55,27 @@ class PrimaryRays:
         """Width of a sample at unit depth."""
         self._samples, self._width = samples, camera.width
         self._world_from_pixel = np.ascontiguousarray(viewmat[:3, :3].T @ np.linalg.inv(K))
+        self._origins = np.empty((0, 3), np.float32)
 
     def through(
         self, pixel_ids: Int32[np.ndarray, " p"]
     ) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, "n 3"]]:
-        """Origins and directions, one pixel after the other; world frame, directions of unit camera-frame depth."""
-        origins = np.empty((len(pixel_ids) * self.num_per_pixel, 3), np.float32)
-        directions = np.empty_like(origins)
-        _pixel_rays(pixel_ids, self._width, self._samples, self._world_from_pixel, self.center, origins, directions)
-        return origins, directions
+        """Origins and directions, one pixel after the other; world frame, directions of unit camera-frame depth.
+
+        The origins are all the same and belong to the camera: do not write to them.
+        """
+        count = len(pixel_ids) * self.num_per_pixel
+        origins = self._origins
+        if len(origins) < count:
+            origins = self._origins = np.tile(self.center, (count, 1))
+        directions = np.empty((count, 3), np.float32)
+        _pixel_rays(pixel_ids, self._width, self._samples, self._world_from_pixel, directions)
+        return origins[:count], directions
 
 
 @_compiled
 @no_type_check
-def _pixel_rays(pixel_ids, width, samples, world_from_pixel, center, origins, directions):
+def _pixel_rays(pixel_ids, width, samples, world_from_pixel, directions):
     """Fill in rays.
 
     The samples of a pixel are stratified in both axes at once (a rotated grid), which halves the
@@ -80,7 +87,6 @@ def _pixel_rays(pixel_ids, width, samples, world_from_pixel, center, origins, di
         for j in range(samples):
             offsets[i * samples + j, 0] = (j + (i + 0.5) / samples) / samples
             offsets[i * samples + j, 1] = (i + (samples - 1 - j + 0.5) / samples) / samples
-    x0, y0, z0 = center[0], center[1], center[2]
     ray = np.uint64(0)
     for place in range(len(pixel_ids)):
         y, x = divmod(np.uint32(pixel_ids[place]), np.uint32(width))
@@ -89,7 +95,6 @@ def _pixel_rays(pixel_ids, width, samples, world_from_pixel, center, origins, di
             directions[ray, 0] = m[0, 0] * u + m[0, 1] * v + m[0, 2]
             directions[ray, 1] = m[1, 0] * u + m[1, 1] * v + m[1, 2]
             directions[ray, 2] = m[2, 0] * u + m[2, 1] * v + m[2, 2]
-            origins[ray, 0], origins[ray, 1], origins[ray, 2] = x0, y0, z0
             ray += np.uint64(1)
 
 
