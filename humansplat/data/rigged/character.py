@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from scipy.spatial.transform import Rotation
 
-from humansplat.data.rigged.gltf import Drawn, Primitive, Scene, read_gltf
+from humansplat.data.rigged.gltf import Drawn, Primitive, Scene, Skin, read_gltf
 from humansplat.data.rigged.retarget import Retarget
 from humansplat.data.rigged.skeleton import find_humanoid
 from humansplat.data.rigged.surfaces import Surface, surface_of
-from humansplat.data.rigged.transforms import Pose, global_frames
+from humansplat.data.rigged.transforms import Pose, global_frames, rotation_part
 from humansplat.data.synthetic.figure import Template
 from humansplat.errors import UserError
 from humansplat.render.shaded_mesh import ShadedMesh
@@ -21,6 +22,8 @@ POSSIBLE_HEIGHTS = (0.5, 2.8)
 DEFAULT_HEIGHT = 1.7
 """Metres; of characters whose height fits no unit."""
 MAX_VERTICES = 2_000_000
+_QUARTER_TURNS = Rotation.create_group("O").as_matrix()
+"""The rotations of a cube: files differ by these in which axis is up."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +106,8 @@ class Character:
         """Frames of the nodes as the skins were bound; the file's nodes may stand in some frame of an animation.
 
         Inverse bind matrices take the mesh's frame to the joint's; the frame of the mesh in the world is that in which
-        the hips stand where the file's nodes have them.
+        the hips stand where the file's nodes have them. If those nodes stand in another pose than the bound one, the
+        hips too may be turned: then the mesh's frame is the world's but for quarter turns and a scale.
         """
         local = scene.pose.local()
         shown = global_frames(local, scene.parents, scene.order)
@@ -115,6 +119,8 @@ class Character:
             first = hips if hips in skin.joints else min(skin.joints, key=scene.order.index)
             anchor = first if known is None else known
             world = (shown if known is None else binds)[anchor] @ skin.inverse_binds[skin.joints.index(anchor)]
+            if known is None and _moves(shown[list(skin.joints)] @ skin.inverse_binds):
+                world[:3, :3] = self._upright(world[:3, :3], skin, _above(shown, scene.parents[anchor]))
             for joint, inverse in zip(skin.joints, skin.inverse_binds, strict=True):
                 if joint not in binds and abs(np.linalg.det(inverse)) > 1e-18:
                     binds[joint] = world @ np.linalg.inv(inverse)
@@ -125,6 +131,25 @@ class Character:
                 binds[node] if node in binds else frames[parent] @ local[node] if parent >= 0 else local[node]
             )
         return frames if self._stands(frames) else shown
+
+    def _upright(
+        self, linear: Float[np.ndarray, "3 3"], skin: Skin, above: Float[np.ndarray, "4 4"]
+    ) -> Float[np.ndarray, "3 3"]:
+        """A scale and quarter turns that bring the bound mesh to the world, head up.
+
+        Args:
+            linear: What the hips say; their turn away from the bound pose is in it.
+            skin: The joints as bound.
+            above: The frame of the node that the hips hang on: mostly that of the bound mesh.
+        """
+        turns = [_nearest_quarter(rotation_part(above)), _nearest_quarter(rotation_part(_framed(linear)))]
+        scale = abs(np.linalg.det(linear)) ** (1 / 3)
+        ends = [self.humanoid.get(slot, -1) for slot in ("hips", "head")]
+        if all(end in skin.joints for end in ends):
+            places = [np.linalg.inv(skin.inverse_binds[skin.joints.index(end)])[:3, 3] for end in ends]
+            up = places[1] - places[0]
+            turns.sort(key=lambda turn: (turn @ up)[1] < 0.7 * np.linalg.norm(up))  # stable: the first that stands
+        return turns[0] * scale
 
     def _stands(self, frames: Float[np.ndarray, "n 4 4"]) -> bool:
         """Whether head, hips and feet are one above the other; a rig bound otherwise is bound to nonsense."""
@@ -219,6 +244,25 @@ def _labelled(piece: Piece, labels: tuple[int, ...]) -> Piece:
     for column in range(piece.joints.shape[1]):
         np.add.at(pull, (np.arange(len(pull)), of_node[piece.joints[:, column]]), piece.weights[:, column])
     return replace(piece, parts=pull.argmax(1).astype(np.uint8))
+
+
+def _moves(worlds: Float[np.ndarray, "j 4 4"]) -> bool:
+    """Whether joints disagree on where the mesh's frame is in the world: the nodes do not stand as they were bound."""
+    turned = rotation_part(worlds)
+    cosines = 0.5 * (np.einsum("jab,ab->j", turned, turned[0]) - 1.0)
+    return bool(cosines.min() < np.cos(0.05))
+
+
+def _above(frames: Float[np.ndarray, "n 4 4"], parent: int) -> Float[np.ndarray, "4 4"]:
+    return frames[parent] if parent >= 0 else np.eye(4)
+
+
+def _nearest_quarter(turned: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+    return min(_QUARTER_TURNS, key=lambda quarter: float(np.linalg.norm(quarter - turned)))
+
+
+def _framed(linear: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4 4"]:
+    return np.block([[linear, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])
 
 
 def _hangs(node: int, joints: frozenset[int], parents: tuple[int, ...]) -> bool:

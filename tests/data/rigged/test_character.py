@@ -260,3 +260,43 @@ def test_alpha_modes_are_those_of_the_renderer(
 
 def test_every_name_of_the_test_rig_is_used() -> None:
     assert len({name for name, _, _ in MIXAMO}) == len(MIXAMO)
+
+
+def test_frames_of_an_animation_face_the_front_and_move_the_body_along(tmp_path: Path, template: Template) -> None:
+    """The whole man turns away while he lifts an arm; what is drawn has the arm and not the turn."""
+
+    def animate(builder: Builder, nodes: dict[str, int]) -> None:
+        times = builder.accessor(np.array([0.0, 1.0], np.float32))
+        samplers, channels = [], []
+        for name, moved in (("Hips", turn(y=2.5)), ("LeftArm", turn(z=0.8))):
+            matrix = np.array(builder.json["nodes"][nodes[name]]["matrix"]).reshape(4, 4).T
+            above = next((above for joint, above, _ in MIXAMO if joint == name), "")
+            axes = np.eye(3)
+            while above:  # axes of the node above, as bound
+                axes = np.array(builder.json["nodes"][nodes[above]]["matrix"]).reshape(4, 4).T[:3, :3] @ axes
+                above = next(other for joint, other, _ in MIXAMO if joint == above)
+            local = axes.T @ moved @ axes @ matrix[:3, :3]
+            turns = Rotation.from_matrix(np.stack([matrix[:3, :3], local])).as_quat().astype(np.float32)
+            samplers.append({"input": times, "output": builder.accessor(turns)})
+            channels.append({"sampler": len(samplers) - 1, "target": {"node": nodes[name], "path": "rotation"}})
+            builder.json["nodes"][nodes[name]] |= {"translation": matrix[:3, 3].tolist()}
+        for name in ("Hips", "LeftArm"):  # a node is given by a matrix, or by what an animation moves
+            del builder.json["nodes"][nodes[name]]["matrix"]
+        builder.add("animations", name="wave", samplers=samplers, channels=channels)
+
+    builder = mixamo_body(template, animate=animate)
+    character = Character(builder.save(tmp_path / "man.glb"), template)
+    assert character.retarget is not None
+    turns = character.retarget.turns(character.animated(0, 1.0))
+    expected = {"root": 2.5, "upperarm01.L": None, "upperarm01.R": 2.5, "head": 2.5}
+    for name, angle in expected.items():
+        found = turns[template.joint(name)]
+        wanted = turn(y=2.5) @ turn(z=0.8) if angle is None else turn(y=angle)
+        assert Rotation.from_matrix(found @ wanted.T).magnitude() < 0.01
+    rng = np.random.default_rng(0)
+    name = ""
+    while not name.startswith("animation"):
+        frames, name = draw_frames(character, template, rng)
+    assert name.startswith("animation wave at ")
+    facing = character.retarget.turns(frames)[template.joint("root")][:, 2]
+    np.testing.assert_allclose(facing, [0.0, 0.0, 1.0], atol=1e-3)
