@@ -62,7 +62,7 @@ class Figure:
     """Rest -> world, for each joint."""
     stages: Float[np.ndarray, "s j 3 4"] | None = None
     """Transforms on the way from rest into the pose, the last ones those of the pose: what falls, falls meanwhile."""
-    bones: Float[np.ndarray, "b 2 3"] | None = None
+    bones: Float[np.ndarray, "l 2 3"] | None = None
     """Ends of thighs and shanks in the world, through which nothing falls."""
 
     def pose(self, points: Float[np.ndarray, "n 3"], weights: Float[np.ndarray, "n j"]) -> Float[np.ndarray, "n 3"]:
