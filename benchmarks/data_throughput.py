@@ -4,7 +4,8 @@
 
 DATA is a folder that ``humansplat prepare`` or ``synthesize`` wrote; its shards are made in a temporary folder. Every
 file is read once before anything is timed, so all reading is out of the page cache. The clock starts when each worker
-has given its first batch. CPU time counts this process and its workers. Prints a Markdown table.
+has given its first batch. CPU time counts this process and its workers; decoding alone is measured again just before
+each row, by one process, so that the share holds on a machine that does other work, too. Prints a Markdown table.
 """
 
 import argparse
@@ -55,12 +56,12 @@ def main() -> None:
     row("reading the bytes alone", 0, *timed(lambda: read_all(files)), options.samples, None)
     contents = [[path.read_bytes() for path in paths if path.suffix == ".png"] for paths in files]
     seconds, cpu = timed(lambda: decode_all(contents))
-    decoding = cpu / options.samples
-    row("decoding the pictures alone", 0, seconds, cpu, options.samples, decoding)
+    row("decoding the pictures alone", 0, seconds, cpu, options.samples, cpu / options.samples)
     with tempfile.TemporaryDirectory() as folder:
         make_shards(options.data, Path(folder), shard_mib=16)
         for kind, root in (("stream", options.data), ("shards", Path(folder))):
             for workers in options.workers:
+                decoding = timed(lambda: decode_all(contents))[1] / options.samples  # as busy as the machine is now
                 measured = drawn(kind, root, template, wanted, workers, options.samples, options.batch_size)
                 row("folders" if kind == "stream" else "shards", workers, *measured, decoding)
 

@@ -1,5 +1,6 @@
 """Training on people that are read while it goes on."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,27 +71,29 @@ def test_resuming_a_stream_equals_not_stopping(toy, open_stream, tmp_path, kind)
     assert len(set(whole.values())) == 3
 
 
-def test_worker_processes_change_nothing(open_stream, rng):
-    alone, helped = open_stream("stream"), open_stream("stream", num_workers=1)
+def test_worker_processes_change_nothing_and_tell_mistakes_in_one_sentence(roots, template, tmp_path, rng):
+    root = Path(shutil.copytree(roots["stream"], tmp_path / "people"))
+    alone, helped = (
+        PeopleStream("stream", [str(root)], template, StreamConfig(), num_workers=number) for number in (0, 1)
+    )
     try:
-        for _ in range(3):
+        for _ in range(2):
             one, other = (stream.sample(2, 2, rng) for stream in (alone, helped))
             assert torch.equal(one.people, other.people)
             assert torch.equal(one.targets, other.targets)
             assert torch.equal(one.body.parameters["body_pose"], other.body.parameters["body_pose"])
+        for picture in root.glob("*/images/*.png"):
+            picture.write_bytes(b"?")
+        with pytest.raises(UserError, match=r"^[^\n]*person-[^\n]*cannot be read as a picture[^\n]*$"):
+            draw_many(helped, rng)
     finally:
         helped.close()
 
 
-def test_broken_file_ends_training_in_one_sentence(tmp_path, write_painted_person, template, rng):
-    for number in range(2):
-        write_painted_person(tmp_path, f"person-{number}", seed=number)
-    stream = PeopleStream("stream", [str(tmp_path)], template, StreamConfig(), num_workers=1)
-    for picture in tmp_path.glob("*/images/*.png"):
-        picture.write_bytes(b"?")
-    with pytest.raises(UserError, match=r"^[^\n]*person-[^\n]*cannot be read as a picture[^\n]*$"):
+def draw_many(stream: PeopleStream, rng: torch.Generator) -> None:
+    """More batches than were read ahead."""
+    for _ in range(6):
         stream.sample(2, 2, rng)
-    stream.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,8 +106,10 @@ def test_streams_draw_as_pools_do(open_stream, roots, template, rng, kind):
     assert ((batch.targets == batch.images[:, :1]).flatten(2).all(dim=2).sum(dim=1) == 1).all()
     pool = PeoplePool(Path(roots["stream"]), template, capacity=6)
     pool.load()
-    names = list(vars(batch.body.parameters and pool.batch(batch.people, torch.zeros(3, 1, dtype=torch.long)).body))
-    assert set(vars(batch.body)) == set(names)
+    same = pool.batch(batch.people, torch.zeros(3, 1, dtype=torch.long))
+    if kind == "stream":  # shards number their people in their own order
+        assert torch.equal(batch.body.vertices, same.body.vertices)
+    assert batch.body.parameters.keys() == same.body.parameters.keys()
     changed = stream.sample(5, 1, rng)  # another size of batch goes on from the same position
     assert stream.position == 8
     assert len(changed.people) == 5
