@@ -27,7 +27,7 @@ _TURNED_AWAY = 0.06
 _VOTES = 6
 _ISLAND, _SPECK = 0.15, 0.002
 """Connected areas of a label smaller than the first share of its largest in the same piece of surface, or than the
-second of that piece, go to what surrounds them. Pieces count apart, or a strand of hair would be an island of the head."""
+second of that piece, go to what surrounds them. Pieces count apart: a strand of hair is no island of the head."""
 _GRID = 1e-4
 """Metres within which vertices are the same point of the surface: seams of textures cut it."""
 
