@@ -49,6 +49,8 @@ MIN_AGREEMENT, MIN_SURE = 0.6, 0.5
 MAX_LANDMARK_ERROR, MAX_FIT_OUTSIDE = 0.03, 0.03
 """Metres, and share of the body, above which it is. Good fits of synthetic people have 7 to 14 mm and less than 0.5 %;
 fits that were begun from turned or disturbed bodies, all of them off by more than 100 mm, 40 mm and more."""
+MAX_START_ERROR = 0.06
+"""The same of a given start, which may be off."""
 HEIGHT_STD = 0.2
 """Of the phenotype: a picture does not tell the height, and the scan does."""
 
@@ -61,7 +63,7 @@ class ScanFit(TensorStruct):
     facing: float
     """Azimuth to which the trunk faces, radians: 0 is +Z, positive towards +X."""
     landmark_error: float
-    """Mean distance of the body's landmarks to those that were triangulated, metres."""
+    """Mean distance of the body's markers to those that were triangulated, or to those of the given start, metres."""
     coverage: float
     """Share of the scan's surface that is near the body."""
     outside: float
@@ -130,11 +132,16 @@ class ScanFitter:
         target = SurfaceTarget(outer.points, outer.normals)
         found = self.surface_fitter(posed, evidence, target).parameters
         base = self.base.pose(vars(replace(found, translation=found.translation + shift)))
-        missed = (self._markers(base) - shift - evidence.points).norm(dim=-1)
+        missed = float((self._markers(base) - shift - evidence.points).norm(dim=-1).mean())
+        limit, of_what = (MAX_LANDMARK_ERROR, "landmarks") if start is None else (MAX_START_ERROR, "start's landmarks")
+        if missed > limit:
+            doubts += (
+                f"the body misses the {of_what} by {1000 * missed:.0f} mm on average (over {1000 * limit:.0f} mm)",
+            )
         body = base
         if self.model is not self.base:
             body = transfer(self.model, base, SurfaceTarget(outer.points + shift, outer.normals))
-        return judged(body, surface, self._checked, float(missed.mean()), doubts)
+        return judged(body, surface, self._checked, missed, doubts)
 
     @cached_property
     def _checked(self) -> Int[np.ndarray, " n"]:
@@ -242,11 +249,6 @@ def judged(
     points = body.vertices[checked].double().numpy()
     left = body_left(body)
     flags = list(doubts)
-    if landmark_error > MAX_LANDMARK_ERROR:
-        flags.append(
-            f"the body misses the landmarks by {1000 * landmark_error:.0f} mm on average"
-            f" (more than {1000 * MAX_LANDMARK_ERROR:.0f} mm)"
-        )
     outside, named = check.outside_share(points), check.flags(body)
     if outside > MAX_FIT_OUTSIDE and not named:
         flags.append(f"{outside:.0%} of the body lies outside the scan, which a good fit's does not")
