@@ -85,7 +85,7 @@ def test_starts_of_other_models_are_refused(fitter, true, meshes, smpl_folder):
         fitter(meshes, start=start)
 
 
-@pytest.mark.parametrize(("scale", "height"), [(1000.0, "1.69e\\+03 m high"), (0.01, "0.0169 m high")])
+@pytest.mark.parametrize(("scale", "height"), [(1000.0, r"e\+03 m high"), (0.01, r"0\.01\d* m high")])
 def test_scans_in_other_units_are_refused(meshes, scale, height):
     scaled = ShadedMesh(vertices=(scale * meshes[0].vertices).astype(np.float32), faces=meshes[0].faces)
     with pytest.raises(UserError, match=height):
