@@ -49,6 +49,7 @@ EXTRAS = {
         "scikit-image>=0.25",
         "types-PyYAML",
         "types-tqdm",
+        "webdataset>=1.0",
     ],
 }
 

@@ -1,5 +1,6 @@
 """People that are read while training goes on, drawn from as a pool is."""
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -132,7 +133,11 @@ class PeopleStream:
             "generator": torch.Generator().manual_seed(self._seed),
         }
         if self._num_workers:
-            how |= {"prefetch_factor": PREFETCHED, "multiprocessing_context": "spawn"}
+            how |= {
+                "prefetch_factor": PREFETCHED,
+                "multiprocessing_context": "spawn",
+                "worker_init_fn": _ignore_interrupts,
+            }
         common: dict[str, Any] = {"seed": self._seed, "weights": config.weights, "verify": config.verify}
         place: dict[str, Any] = {"position": self.position, "rank": self._rank, "world_size": self._world_size}
         if self._kind == "stream":
@@ -152,6 +157,11 @@ class PeopleStream:
 
 
 # A worker process hands mistakes over as values: raised there, they would come wrapped into a traceback.
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal, but a run goes on to its next reading and writes a checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Guarded(Dataset[PersonSample | UserError]):
