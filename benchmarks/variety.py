@@ -91,10 +91,8 @@ def pictures(data: Path) -> None:
     overlap = both / np.maximum(alphas.sum(1)[:, None] + alphas.sum(1) - both, 1e-6)
     np.fill_diagonal(overlap, 0)
     print(f"{len(views)} pictures of 32 x 32, nearest other one: colour RMS median {np.median(distance.min(1)):.3f}")
-    print(
-        f"least {distance.min():.3f}; silhouette IoU median {np.median(overlap.max(1)):.2f}, largest {overlap.max():.2f};"
-    )
-    print(f"{len(set(layers))} different records")
+    print(f"least {distance.min():.3f}; silhouette IoU median {np.median(overlap.max(1)):.2f},")
+    print(f"largest {overlap.max():.2f}; {len(set(layers))} different records")
 
 
 if __name__ == "__main__":
