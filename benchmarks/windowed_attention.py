@@ -4,10 +4,11 @@ python benchmarks/windowed_attention.py [--device cuda|cpu] [--only main|cost|sh
 
 A posed default body stands before the four cameras of the data's rig; some of its vertices are the tokens, and every
 cell of every view asks. What is timed begins with projected tokens and ends with the attended values, the sorting of
-the tokens included; the dense mask is made beforehand and costs it nothing. Memory is what a call adds to its inputs
-at its peak. On a GPU the times are medians by CUDA events, the cache cleared before each call; those of a captured
-graph leave out the launches. On the CPU they are medians of the seconds of all threads. ``shapes`` tries ways to cut
-the work for the GPU. The plot needs matplotlib.
+the tokens included; the dense mask is made beforehand and costs no time. Memory is what a call adds to its inputs at
+its peak; scratch memory is that without what any implementation must hold (the output, and in the backward pass the
+gradients), and with the dense mask, a byte a pair. On a GPU the times are medians by CUDA events, the cache cleared
+before each call; those of a captured graph leave out the launches. On the CPU they are medians of the seconds of all
+threads. ``shapes`` tries ways to cut the work for the GPU. The plot needs matplotlib.
 """
 
 import argparse
@@ -37,39 +38,27 @@ COSTS = {
     },
     "cpu": {"window": (1.0, 2.0, 4.0, 8.0, 16.0), "num_tokens": (384, 1536, 6890), "grid": (16, 32, 48)},
 }
-SHAPES = {  # tile, block, group, pair, warps, stages
+SHAPES = {  # block, warps, stages, pair
     "forward": (
-        (16, 32, 4, False, 1, 2),
-        (16, 32, 2, False, 1, 2),
-        (16, 32, 1, False, 1, 2),
-        (16, 32, 2, False, 1, 1),
-        (16, 32, 2, False, 1, 3),
-        (16, 16, 2, False, 1, 2),
-        (16, 32, 2, True, 1, 2),
-        (16, 32, 4, True, 1, 2),
-        (16, 16, 2, True, 1, 2),
-        (16, 32, 2, False, 2, 2),
-        (16, 32, 2, True, 2, 2),
-        (16, 64, 2, False, 2, 2),
-        (16, 64, 2, True, 2, 2),
-        (16, 64, 4, True, 4, 2),
-        (32, 32, 2, False, 2, 2),
-        (32, 32, 2, True, 2, 2),
-        (64, 32, 2, False, 4, 2),
+        (32, 1, 2, False),
+        (32, 2, 2, False),
+        (64, 2, 2, False),
+        (64, 2, 3, False),
+        (64, 4, 2, False),
+        (128, 4, 2, False),
+        (32, 2, 2, True),
+        (64, 2, 2, True),
+        (64, 4, 2, True),
+        (128, 4, 2, True),
     ),
     "backward": (
-        (16, 32, 4, False, 1, 2),
-        (16, 32, 4, False, 2, 2),
-        (16, 32, 4, False, 4, 2),
-        (16, 32, 1, False, 2, 2),
-        (16, 32, 1, False, 4, 2),
-        (16, 16, 2, False, 1, 2),
-        (16, 16, 2, False, 2, 2),
-        (16, 64, 2, False, 4, 2),
-        (16, 32, 2, False, 2, 1),
-        (32, 32, 2, False, 2, 2),
-        (32, 32, 2, False, 4, 2),
-        (64, 32, 2, False, 4, 2),
+        (32, 2, 2, False),
+        (64, 2, 2, False),
+        (64, 4, 2, False),
+        (64, 4, 3, False),
+        (128, 4, 2, False),
+        (128, 4, 3, False),
+        (128, 8, 2, False),
     ),
 }
 NAMES = {"window": "K", "num_tokens": "tokens", "grid": "cells a side"}
@@ -223,9 +212,14 @@ def compare(scene: Scene, device: str) -> None:
     """The main table: dense against windowed, forward and with gradients."""
     print(describe(scene) + "\n")
     graphs = device == "cuda"
-    print("| pass | implementation | ms |" + (" ms, graph replay | MB |" if graphs else "") + " ratio |")
-    print("|---|---|---|" + ("---|---|" if graphs else "") + "---|")
-    for name, make in (("forward", forward), ("forward + backward", forward_backward)):
+    print("| pass | implementation | ms |" + (" ms, graph replay | MB | scratch MB |" if graphs else "") + " ratio |")
+    print("|---|---|---|" + ("---|---|---|" if graphs else "") + "---|")
+    query, key, value = (x.nbytes / 1e6 for x in scene[:3])
+    mask = scene.inside.numel() * scene.cells.shape[2] / 1e6
+    for name, make, results in (
+        ("forward", forward, query),
+        ("forward + backward", forward_backward, 2 * query + key + value),
+    ):
         base = None
         for label, call in (
             ("dense SDPA with a mask", dense_call(scene)),
@@ -234,7 +228,11 @@ def compare(scene: Scene, device: str) -> None:
         ):
             run = make(scene, call)
             cost = milliseconds(run, device)
-            more = f" {graph_milliseconds(run):.3f} | {megabytes(run):.0f} |" if graphs else ""
+            more = ""
+            if graphs:
+                peak = megabytes(run)
+                scratch = peak - results + (mask if base is None else 0)
+                more = f" {graph_milliseconds(run):.3f} | {peak:.0f} | {scratch:.1f} |"
             base = base or cost
             print(f"| {name} | {label} | {cost:.3f} |{more} {base / cost:.1f} x |", flush=True)
     print()
@@ -305,24 +303,24 @@ def try_shapes(scene: Scene) -> None:
     assert plan is not None
     out, lse = launch.forward(*scene[:3], plan)
     cotangent = torch.randn_like(out)
-    print("| pass | tile | block | group | pair | warps | stages | ms |\n|---|---|---|---|---|---|---|---|")
+    print("| pass | block | warps | stages | pair | ms |\n|---|---|---|---|---|---|")
     for name, kernel in (
         ("sort", None),
         ("forward", lambda shape: launch.forward(*scene[:3], plan, shape)),
         ("backward", lambda shape: launch.backward(cotangent, *scene[:3], out, lse, plan, shape)),
     ):
         if kernel is None:
-            cost = graph_milliseconds(lambda: launch.sort(*scene[3:6], plan.grid))
-            print(f"| {name} | | | | | | | {cost:.4f} |", flush=True)
+            cost = graph_milliseconds(lambda: launch.sort(*scene[3:6], scene.window, plan.grid))
+            print(f"| {name} | | | | | {cost:.4f} |", flush=True)
             continue
         for sizes in SHAPES[name]:
             shape = launch.Shape(*sizes)
             try:
                 cost = graph_milliseconds(lambda shape=shape, kernel=kernel: kernel(shape))
             except RuntimeError as error:  # too much shared memory or registers asked for
-                print(f"| {name} | {' | '.join(map(str, shape))} | {type(error).__name__} |", flush=True)
+                print(f"| {name} | {' | '.join(map(str, sizes))} | {type(error).__name__} |", flush=True)
                 continue
-            print(f"| {name} | {' | '.join(map(str, shape))} | {cost:.4f} |", flush=True)
+            print(f"| {name} | {' | '.join(map(str, sizes))} | {cost:.4f} |", flush=True)
     print()
 
 

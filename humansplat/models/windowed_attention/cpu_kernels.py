@@ -20,6 +20,7 @@ from humansplat.models.windowed_attention.sorted_windows import (
     BOUND_MARGIN,
     ORIGIN_SHIFT,
     SortedWindows,
+    tile_list_size,
 )
 
 _SHIFT = np.float32(ORIGIN_SHIFT)
@@ -156,8 +157,8 @@ def _attend_backward(
                     v_told[c] += weight * given[c]
 
 
-def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See :func:`humansplat.models.windowed_attention.kernel_ops.sort_windows`."""
+def sort(cells: Tensor, tokens: Tensor, inside: Tensor, _window: float, grid: int) -> tuple[Tensor, ...]:
+    """The fields of ``SortedWindows`` after ``cells``; see ``kernel_ops.sort_windows``."""
     batch, views, num_tokens, _ = tokens.shape
     side = grid * BINS_PER_CELL
     order = torch.zeros(batch, views, num_tokens, dtype=torch.int32)
@@ -166,7 +167,8 @@ def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tens
     flat = [x.flatten(0, 1).numpy() for x in (tokens, inside, order, positions, start)]
     _sort_tokens(flat[0], flat[1], side, *flat[2:])
     rows = torch.arange(cells.shape[2], dtype=torch.int32).expand(batch, views, -1).contiguous()
-    return rows, order, positions, start
+    tiles = torch.zeros(tile_list_size(*cells.shape[:3]), dtype=torch.int32)
+    return rows, order, positions, start, tiles
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, windows: SortedWindows) -> tuple[Tensor, Tensor]:

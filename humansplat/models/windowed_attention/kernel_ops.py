@@ -13,14 +13,17 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from humansplat.models.windowed_attention.sorted_windows import BINS_PER_CELL, SortedWindows
+from humansplat.models.windowed_attention.sorted_windows import BINS_PER_CELL, SortedWindows, tile_list_size
 
 Kernels = Literal["cpu", "triton"]
 
 _LIBRARY = torch.library.Library("humansplat", "DEF")
-_WINDOWS = "Tensor cells, Tensor query_order, Tensor token_order, Tensor token_positions, Tensor bin_start"
+_WINDOWS = (
+    "Tensor cells, Tensor query_order, Tensor token_order, Tensor token_positions, Tensor bin_start, Tensor tiles"
+)
 _LIBRARY.define(
-    "sort_windows(Tensor cells, Tensor tokens, Tensor inside, int grid) -> (Tensor, Tensor, Tensor, Tensor)"
+    "sort_windows(Tensor cells, Tensor tokens, Tensor inside, float window, int grid)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     f"windowed_attention(Tensor query, Tensor key, Tensor value, {_WINDOWS}, float window, int grid)"
@@ -42,9 +45,9 @@ def sort_windows(
 ) -> SortedWindows:
     """Sort the tokens of every image by bin, and put the queries in an order in which neighbours stand together."""
     if torch.compiler.is_compiling():
-        sorted_ = torch.ops.humansplat.sort_windows(cells, tokens, inside, grid)
+        sorted_ = torch.ops.humansplat.sort_windows(cells, tokens, inside, window, grid)
     else:
-        sorted_ = _module(kernels).sort(cells, tokens, inside, grid)
+        sorted_ = _module(kernels).sort(cells, tokens, inside, window, grid)
     return _windows((cells.contiguous(), *sorted_, window, grid))
 
 
@@ -61,7 +64,7 @@ def attend(
     ):
         return _module(kernels).forward(query, key, value, windows)[0]
     tensors = (windows.cells, windows.query_order, windows.token_order, windows.token_positions, windows.bin_start)
-    return _Attend.apply(query, key, value, *tensors, windows.window, windows.grid, kernels)
+    return _Attend.apply(query, key, value, *tensors, windows.tiles, windows.window, windows.grid, kernels)
 
 
 class _Attend(torch.autograd.Function):
@@ -69,9 +72,9 @@ class _Attend(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor,
         cells: Tensor, query_order: Tensor, token_order: Tensor, positions: Tensor, start: Tensor,
-        window: float, grid: int, kernels: Kernels,
+        tiles: Tensor, window: float, grid: int, kernels: Kernels,
     ) -> Tensor:  # fmt: skip
-        sorted_ = (cells, query_order, token_order, positions, start)
+        sorted_ = (cells, query_order, token_order, positions, start, tiles)
         if torch.compiler.is_compiling():
             out, lse = torch.ops.humansplat.windowed_attention(query, key, value, *sorted_, window, grid)
         else:
@@ -89,7 +92,7 @@ class _Attend(torch.autograd.Function):
             gradients = torch.ops.humansplat.windowed_attention_backward(*tensors, *sorted_, ctx.window, ctx.grid)
         else:
             gradients = _module(ctx.kernels).backward(*tensors, _windows((*sorted_, ctx.window, ctx.grid)))
-        return *gradients, *[None] * 8
+        return *gradients, *[None] * 9
 
 
 def _module(kernels: Kernels) -> ModuleType:
@@ -104,21 +107,22 @@ def _module(kernels: Kernels) -> ModuleType:
 
 
 def _windows(ordered: Sequence[Any]) -> SortedWindows:
-    cells, query_order, token_order, positions, start, window, grid = ordered
+    cells, query_order, token_order, positions, start, tiles, window, grid = ordered
     return SortedWindows(
         cells=cells,
         query_order=query_order,
         token_order=token_order,
         token_positions=positions,
         bin_start=start,
+        tiles=tiles,
         window=window,
         grid=grid,
     )
 
 
 def _register(kernels: Kernels, device: str) -> None:
-    def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tensor, ...]:
-        return _module(kernels).sort(cells, tokens, inside, grid)
+    def sort(cells: Tensor, tokens: Tensor, inside: Tensor, window: float, grid: int) -> tuple[Tensor, ...]:
+        return _module(kernels).sort(cells, tokens, inside, window, grid)
 
     def forward(query: Tensor, key: Tensor, value: Tensor, *windows: Any) -> tuple[Tensor, Tensor]:
         return _module(kernels).forward(query, key, value, _windows(windows))
@@ -138,13 +142,14 @@ _register("triton", "CUDA")
 
 
 @torch.library.register_fake("humansplat::sort_windows", lib=_LIBRARY)
-def _sort_shapes(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tensor, ...]:
+def _sort_shapes(cells: Tensor, tokens: Tensor, inside: Tensor, window: float, grid: int) -> tuple[Tensor, ...]:
     images, side = cells.shape[:2], grid * BINS_PER_CELL
     return (
         cells.new_empty(*images, cells.shape[2], dtype=torch.int32),
         cells.new_empty(*images, tokens.shape[2], dtype=torch.int32),
         cells.new_empty(*images, tokens.shape[2], 2, dtype=torch.float32),
         cells.new_empty(*images, side * side + 1, dtype=torch.int32),
+        cells.new_empty(tile_list_size(*cells.shape[:3]), dtype=torch.int32),
     )
 
 

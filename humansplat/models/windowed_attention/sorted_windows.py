@@ -17,6 +17,11 @@ ORIGIN_SHIFT = 2.0**-10
 BOUND_MARGIN = 2.0**-12
 """A window is this much larger when its bins are looked up, for its bounds are rounded; less than the shift."""
 
+TILE = 16
+"""Queries that a GPU program takes together."""
+TILE_BUCKETS = 16
+"""Tiles are listed in so many buckets, by the tokens that they reach."""
+
 
 class SortedWindows(TensorStruct):
     """Tokens sorted by bin, and an order of the queries in which neighbours stand together."""
@@ -31,6 +36,8 @@ class SortedWindows(TensorStruct):
     """Their projections, in cell units, in the same order."""
     bin_start: Int32[Tensor, "b v bins"]
     """Where each bin's tokens begin in that order; one more entry than bins."""
+    tiles: Int32[Tensor, "listed"]
+    """On the GPU, tiles of queries by the tokens that they reach, see ``triton_tiles``; else nothing of meaning."""
     window: float
     """``K``, side of the window in cells."""
     grid: int
@@ -40,3 +47,8 @@ class SortedWindows(TensorStruct):
     def side(self) -> int:
         """Bins along a side."""
         return self.grid * BINS_PER_CELL
+
+
+def tile_list_size(batch: int, views: int, num_queries: int) -> int:
+    """Numbers that the list of tiles takes."""
+    return TILE_BUCKETS * (1 + batch * views * -(-num_queries // TILE))

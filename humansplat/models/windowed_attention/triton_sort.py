@@ -8,10 +8,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from humansplat.models.windowed_attention.sorted_windows import BINS_PER_CELL, BOUND_MARGIN, ORIGIN_SHIFT
+from humansplat.models.windowed_attention.sorted_windows import (
+    BINS_PER_CELL,
+    ORIGIN_SHIFT,
+    TILE_BUCKETS,
+    tile_list_size,
+)
 
 _SHIFT = tl.constexpr(ORIGIN_SHIFT)
-_MARGIN = tl.constexpr(BOUND_MARGIN)
 
 
 @triton.jit
@@ -20,6 +24,13 @@ def find_bin(coordinate, side, bins_per_cell: tl.constexpr):
     """The bin of a coordinate, the nearest where it lies outside the grid."""
     place = tl.floor((coordinate + _SHIFT) * bins_per_cell)
     return tl.minimum(tl.maximum(place, 0.0), side - 1.0).to(tl.int32)
+
+
+@triton.jit
+@no_type_check
+def unpack(point):
+    """The two float32 coordinates of a point that was loaded as one int64."""
+    return point.to(tl.int32).to(tl.float32, bitcast=True), (point >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -35,8 +46,8 @@ def _spread(x):
 @triton.jit
 @no_type_check
 def _bins(points, inside, item, exists, side, bins_per_cell: tl.constexpr, along_curve: tl.constexpr):
-    column = find_bin(tl.load(points + 2 * item, mask=exists, other=0.0), side, bins_per_cell)
-    row = find_bin(tl.load(points + 2 * item + 1, mask=exists, other=0.0), side, bins_per_cell)
+    x, y = unpack(tl.load(points + item, mask=exists, other=0))
+    column, row = find_bin(x, side, bins_per_cell), find_bin(y, side, bins_per_cell)
     if along_curve:
         return _spread(column) | (_spread(row) << 1), exists
     else:
@@ -73,35 +84,42 @@ def _counting_sort(
         place = tl.load(start + found, mask=listed, other=0) + tl.load(rank + item, mask=listed, other=0)
         tl.store(order + place, item, mask=listed)
         if not along_curve:
-            tl.store(positions + 2 * place, tl.load(points + 2 * item, mask=listed, other=0.0), mask=listed)
-            tl.store(positions + 2 * place + 1, tl.load(points + 2 * item + 1, mask=listed, other=0.0), mask=listed)
+            tl.store(positions + place, tl.load(points + item, mask=listed, other=0), mask=listed)
 
 
 @triton.jit(do_not_specialize=["num_queries", "num_tokens", "side", "curve_side"])
 @no_type_check
 def _sort(
     cells, tokens, inside, query_order, token_order, positions, token_start, query_start, token_rank, query_rank,
-    num_queries, num_tokens, side, curve_side,
+    tile_counts, num_queries, num_tokens, side, curve_side, buckets: tl.constexpr,
     bins_per_cell: tl.constexpr, block: tl.constexpr, span: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(0).to(tl.int64)
     queries, these = image * num_queries, image * num_tokens
+    if image + tl.program_id(1) == 0:
+        tl.store(tile_counts + tl.arange(0, buckets), tl.zeros([buckets], tl.int32))
     if tl.program_id(1) == 0:
         _counting_sort(
-            tokens + 2 * these, inside + these, token_order + these, positions + 2 * these,
+            tokens + these, inside + these, token_order + these, positions + these,
             token_start + image * (side * side + 1), token_rank + these,
             num_tokens, side, side * side, bins_per_cell, False, block, span,
         )  # fmt: skip
     else:
         _counting_sort(
-            cells + 2 * queries, inside, query_order + queries, positions,
+            cells + queries, inside, query_order + queries, positions,
             query_start + image * (curve_side * curve_side + 1), query_rank + queries,
             num_queries, curve_side, curve_side * curve_side, 1, True, block, span,
         )  # fmt: skip
 
 
-def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See :func:`humansplat.models.windowed_attention.kernel_ops.sort_windows`."""
+def packed(points: Tensor) -> Tensor:
+    """Pairs of float32 as one int64 each: half as many loads and stores."""
+    points = points.contiguous()
+    return (points.clone() if points.storage_offset() % 2 else points).view(torch.int64)
+
+
+def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sort tokens and queries; returns the fields of ``SortedWindows`` after ``cells``, the tiles' counts zero."""
     batch, views, num_queries, _ = cells.shape
     num_tokens = tokens.shape[2]
     images, side = batch * views, grid * BINS_PER_CELL
@@ -110,6 +128,7 @@ def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tens
     token_order = torch.empty(batch, views, num_tokens, dtype=torch.int32, device=cells.device)
     positions = torch.empty(batch, views, num_tokens, 2, device=cells.device)
     start = torch.empty(batch, views, side * side + 1, dtype=torch.int32, device=cells.device)
+    tiles = torch.empty(tile_list_size(batch, views, num_queries), dtype=torch.int32, device=cells.device)
     scratch = torch.empty(
         images * (curve_side**2 + 1 + num_tokens + num_queries), dtype=torch.int32, device=cells.device
     )
@@ -117,9 +136,9 @@ def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tens
         [images * (curve_side**2 + 1), images * num_tokens, images * num_queries]
     )
     _sort[(images, 2)](
-        cells, tokens, inside, query_order, token_order, positions, start, query_start, token_rank, query_rank,
-        num_queries, num_tokens, side, curve_side,
+        packed(cells), packed(tokens), inside, query_order, token_order, packed(positions), start,
+        query_start, token_rank, query_rank, tiles, num_queries, num_tokens, side, curve_side, buckets=TILE_BUCKETS,
         bins_per_cell=BINS_PER_CELL, block=1024 if max(num_tokens, num_queries) <= 2048 else 8192, span=4096,
         num_warps=16,
     )  # fmt: skip
-    return query_order, token_order, positions, start
+    return query_order, token_order, positions, start, tiles

@@ -84,10 +84,11 @@ def test_the_operators_keep_their_contracts(rng):
     ordered = plan_windows(*case[3:], 2.0, backend="cpu").sorted
     ops = torch.ops.humansplat
     windows = (ordered.cells, ordered.query_order, ordered.token_order, ordered.token_positions, ordered.bin_start)
+    windows += (ordered.tiles,)
     rest = (*windows, 2.0, ordered.grid)
     out, lse = ops.windowed_attention(*case[:3], *rest)
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(ops.sort_windows.default, (*case[3:], ordered.grid), test_utils=checks)
+    torch.library.opcheck(ops.sort_windows.default, (*case[3:], 2.0, ordered.grid), test_utils=checks)
     torch.library.opcheck(ops.windowed_attention.default, (*case[:3], *rest), test_utils=checks)
     gradient = (torch.ones_like(out), *case[:3], out, lse, *rest)
     torch.library.opcheck(ops.windowed_attention_backward.default, gradient, test_utils=checks)
