@@ -1,8 +1,8 @@
 """How well a model does on people whose every side is known.
 
 For each person the model sees view 0 alone; its splats are rendered from the novel views (of scans: the ring around
-the whole body) and compared with the true pictures, before white. ``front``, ``side`` and ``back`` are the novel views
-less than 45, between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose and shape come from
+the whole body) and compared with the true pictures, before white. ``front``, ``side`` and ``back`` are the novel
+views less than 45, between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose and shape come from
 view 0 as they would from a photograph; how far away the person stands, which one picture cannot tell, and
 the camera are taken from the truth, so that the novel views can be compared at all.
 """

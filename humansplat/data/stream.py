@@ -1,7 +1,9 @@
 """People that are read while training goes on, drawn from as a pool is."""
 
+import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,7 +138,7 @@ class PeopleStream:
             how |= {
                 "prefetch_factor": PREFETCHED,
                 "multiprocessing_context": "spawn",
-                "worker_init_fn": _ignore_interrupts,
+                "worker_init_fn": _start_worker,
             }
         common: dict[str, Any] = {"seed": self._seed, "weights": config.weights, "verify": config.verify}
         place: dict[str, Any] = {"position": self.position, "rank": self._rank, "world_size": self._world_size}
@@ -159,9 +161,13 @@ class PeopleStream:
 # A worker process hands mistakes over as values: raised there, they would come wrapped into a traceback.
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal, but a run goes on to its next reading and writes a checkpoint."""
+def _start_worker(worker: int) -> None:
+    """Prepare a worker process for how it will end."""
+    # Ctrl-C reaches all processes of a terminal, but a run goes on to its next reading and writes a checkpoint.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A spawned process tears its interpreter down, and torch's threads may abort it then. It has nothing to tidy up
+    # once its queues are flushed, which multiprocessing does at priorities above this one.
+    Finalize(None, os._exit, args=(0,), exitpriority=-1000)
 
 
 class _Guarded(Dataset[PersonSample | UserError]):

@@ -82,8 +82,9 @@ def general(scene: MeshScene, cameras: Cameras, monkeypatch: pytest.MonkeyPatch,
 def test_first_hits_give_the_picture_of_the_general_path(seed: int, samples: int, monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng([seed, samples])
     scene = MeshScene(scan_like(rng)[: 6 if seed % 2 else 4], even_light(rng) if seed % 3 else unlit())
-    fast, slow = render_scene(scene, cameras_around(), samples=samples), general(
-        scene, cameras_around(), monkeypatch, samples
+    fast, slow = (
+        render_scene(scene, cameras_around(), samples=samples),
+        general(scene, cameras_around(), monkeypatch, samples),
     )
     assert fast.rgba.any()
     assert_close(fast.rgba, slow.rgba, atol=0.5 / 255, rtol=0)
