@@ -7,8 +7,9 @@ cell of every view asks. What is timed begins with projected tokens and ends wit
 the tokens included; the dense mask is made beforehand and costs no time. Memory is what a call adds to its inputs at
 its peak; scratch memory is that without what any implementation must hold (the output, and in the backward pass the
 gradients), and with the dense mask, a byte a pair. On a GPU the times are medians by CUDA events, the cache cleared
-before each call; those of a captured graph leave out the launches. On the CPU they are medians of the seconds of all
-threads. ``shapes`` tries ways to cut the work for the GPU. The plot needs matplotlib.
+before each call; those of a captured graph leave out the launches, and are what the cost tables show. On the CPU they
+are medians of the seconds of all threads. ``shapes`` tries ways to cut the work for the GPU. The plot needs
+matplotlib.
 """
 
 import argparse
@@ -253,17 +254,18 @@ def accuracy(scene: Scene) -> None:
 
 
 def cost_tables(vertices: np.ndarray, device: str, dtype: torch.dtype) -> dict[tuple[str, float], list[float]]:
-    """Vary the window, the tokens and the cells, one at a time."""
+    """Vary the window, the tokens and the cells, one at a time; on a GPU by graph replay."""
     costs = {}
     for what, values in COSTS[device].items():
         print(f"| {NAMES[what]} | windowed fwd | fwd + bwd | dense fwd | fwd + bwd |\n|---|---|---|---|---|")
         for value in values:
             scene = make_scene(vertices, device, dtype, MAIN[device]._replace(**{what: value}))
             calls = windowed_call(scene), dense_call(scene)
-            cost = [milliseconds(make(scene, call), device) for call in calls for make in (forward, forward_backward)]
+            runs = [make(scene, call) for call in calls for make in (forward, forward_backward)]
+            cost = [graph_milliseconds(run) if device == "cuda" else milliseconds(run, device) for run in runs]
             costs[what, value] = cost
             print(f"| {value:g} | " + " | ".join(f"{x:.3f} ms" for x in cost) + " |", flush=True)
-            del calls
+            del calls, runs
             if device == "cuda":
                 torch.cuda.empty_cache()
         print()
@@ -288,8 +290,8 @@ def plot(costs: dict[tuple[str, float], list[float]], path: Path, device: str) -
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("milliseconds")
-    panels[0].legend(fontsize=7)
-    figure.tight_layout()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", ncol=4, fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     print(f"wrote {path}")
