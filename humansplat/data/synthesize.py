@@ -1,6 +1,7 @@
 """Synthetic people as a data set: drawn, rendered and written in parallel, resumable, reproducible to the byte."""
 
 import hashlib
+import json
 import logging
 import time
 from contextlib import closing
@@ -117,6 +118,7 @@ def synthesize(
     people = {person_name(split, index): index for index in range(num)}
     production = Production(load=_load_maker, arguments=(factory, assets, task, out), workers=workers)
     failed: dict[str, str] = {}
+    told: set[str] = set()
     num_tried = 0
     description = f"people ({split})"
     with closing(produce(out, people, production, description=description, progress=progress)) as made:
@@ -125,6 +127,8 @@ def synthesize(
             if trouble is not None:
                 failed[name] = trouble
                 logger.warning("left out %s: %s", name, trouble)
+            else:
+                _tell_notes(out / name, told)
     if len(failed) > MAX_FAILED_SHARE * num:
         raise RuntimeError(f"{len(failed)} of {num} people could not be made, the first of them: {failed}")
     return Synthesized(
@@ -133,6 +137,14 @@ def synthesize(
         num_new=num_tried - len(failed),
         seconds=time.monotonic() - began,
     )
+
+
+def _tell_notes(folder: Path, told: set[str]) -> None:
+    """Tell once what was corrected in a character: the processes that make people have no log of their own."""
+    person = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["person"]
+    if person.get("notes") and person["character"] not in told:
+        told.add(person["character"])
+        logger.info("%s: %s", person["character"], "; ".join(person["notes"]))
 
 
 def person_name(split: Split, index: int) -> str:

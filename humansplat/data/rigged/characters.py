@@ -73,7 +73,6 @@ class CharacterLibrary:
         self._kept: OrderedDict[Path, Character] = OrderedDict()
         self._bound: dict[Path, PosedBody] = {}
         self._troubles: dict[Path, str] = {}
-        self._told: set[Path] = set()
 
     def name(self, path: Path) -> str:
         """Name of a character: its place in the folder."""
@@ -112,10 +111,7 @@ class CharacterLibrary:
 
     def _character(self, path: Path) -> Character:
         if path not in self._kept:
-            character = self._kept[path] = Character(path, self.template, self.texture_size)
-            if character.notes and path not in self._told:
-                self._told.add(path)
-                logger.info("%s: %s", self.name(path), "; ".join(character.notes))
+            self._kept[path] = Character(path, self.template, self.texture_size)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(path)

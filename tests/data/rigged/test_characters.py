@@ -203,11 +203,19 @@ def test_a_split_without_characters_says_how_they_are_shared(tmp_path: Path, tem
         library(tmp_path, template).of_split("validation")
 
 
-def test_characters_are_written_as_a_data_set(folder: Path, template: Template, tmp_path: Path) -> None:
-    made = library(folder, template)
+def test_characters_are_written_as_a_data_set_and_their_notes_told_once(
+    template: Template, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    name = next(f"p{i}" for i in range(99) if asset_split("characters", f"p{i}") == "train")
+    box_humanoid(units=100.0).save(tmp_path / "in" / f"{name}.glb")
+    made = library(tmp_path / "in", template)
     done = synthesize(
-        folder, tmp_path / "out", 1, workers=0, num_novel=0, size=48, samples=1, progress=False,
+        tmp_path / "in", tmp_path / "out", 2, workers=0, num_novel=0, size=32, samples=1, progress=False,
         factory=lambda _: lambda seed, split: generate_character(made, seed, split),
     )  # fmt: skip
-    assert done.names == ("train-000000",)
-    assert (tmp_path / "out" / "train-000000" / "parts" / "000.png").is_file()
+    assert done.names == ("train-000000", "train-000001")
+    assert (tmp_path / "out" / "train-000001" / "parts" / "000.png").is_file()
+    told = [record.getMessage() for record in caplog.records if "taken for centimetres" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith(f"{name}: ")
