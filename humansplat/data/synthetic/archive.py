@@ -9,6 +9,7 @@ contents.
 import contextlib
 import hashlib
 import logging
+import lzma
 import os
 import shutil
 import stat
@@ -37,6 +38,10 @@ SUFFIXES = PICTURES | {".mhclo", ".obj", ".mhmat", ".bvh", ".mhpose"}
 MAX_FILES = 100_000
 MAX_BYTES = 8 * 2**30
 """Of all files together, unpacked; the official pack has a third of a gigabyte."""
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError, NotImplementedError, RuntimeError,
+)  # fmt: skip
+"""What ``zipfile`` raises over damaged files."""
 
 
 def unpacked(archive: Path, cache: Path | None = None) -> Path:
@@ -63,7 +68,7 @@ def unpacked(archive: Path, cache: Path | None = None) -> Path:
                 logger.info("unpacking %s into %s (once; it may be deleted at any time)", archive.name, folder)
                 _unpack(packed, entries, folder)
             return folder
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{archive} cannot be unpacked ({error}); download it again") from error
 
 
@@ -106,7 +111,7 @@ def _safe_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     strange = any(
         part in ("..", "") or any(sign in part for sign in ':*?"<>|') or not part.isprintable() for part in path.parts
     )
-    if path.is_absolute() or strange:
+    if path.is_absolute() or strange or not path.parts:
         raise UserError(
             f"{archive} holds the file name {info.filename!r}, which is unsafe to unpack; do not trust this file"
         )

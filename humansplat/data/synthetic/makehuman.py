@@ -17,6 +17,7 @@ from humansplat.errors import UserError
 
 NUM_BASE_VERTICES = 19158
 """Vertices of the hm08 base mesh, helpers included."""
+_TURNS = frozenset({"Xrotation", "Yrotation", "Zrotation"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -309,6 +310,8 @@ def parse_bvh(text: str, source: str) -> Motion:
                 offsets.append([float(word) for word in words[1:4]])
             elif words[0] == "CHANNELS":
                 channels.append(words[2:])
+                if not {kind for kind in words[2:] if kind.endswith("rotation")} <= _TURNS:
+                    raise ValueError(f"channels {' '.join(words[2:])}")
         numbers = tail.partition("Frame Time:")[2].split()[1:]
         num_channels = sum(len(channel) for channel in channels)
         table = np.array(numbers, np.float64).reshape(-1, num_channels)

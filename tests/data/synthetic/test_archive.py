@@ -87,7 +87,7 @@ def test_a_second_call_unpacks_nothing_and_says_nothing(
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil.obj", "clothes/../../evil.obj", "/etc/evil.obj", "C:/evil.obj", "clothes\\..\\..\\evil.obj"]
+    "name", ["../evil.obj", "clothes/../../evil.obj", "/etc/evil.obj", "C:/evil.obj", "clothes\\..\\..\\evil.obj", "."]
 )
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, pack_folder: Path, name: str) -> None:
     archive = pack(tmp_path / "assets.zip", pack_folder, **{name: b"v 0 0 0"})

@@ -122,7 +122,11 @@ def test_bvh_angles_turn_about_the_named_axes_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "HIERARCHY\nROOT a\n{\nOFFSET 0 0 0\nCHANNELS 1 Xrotation\n}\nMOTION\n", "MOTION"]
+    "text",
+    [
+        *("", "HIERARCHY\nROOT a\n{\nOFFSET 0 0 0\nCHANNELS 1 Xrotation\n}\nMOTION\n", "MOTION"),
+        bvh_text(1.0).replace("Zrotation", "Wrotation"),
+    ],
 )
 def test_damaged_motions_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="is not a BVH motion"):
