@@ -41,6 +41,8 @@ class Channel:
         if self.mode == "CUBICSPLINE":
             return _hermite(start, span * self.values[before, 2], end, span * self.values[after, 0], share)
         if self.path == "rotation":
+            if min(np.linalg.norm(start), np.linalg.norm(end)) < 1e-6:  # no rotation: passed over by ``sample``
+                return np.zeros(4)
             return Slerp([0.0, 1.0], Rotation.from_quat(np.stack([start, end])))(share).as_quat()
         return start + share * (end - start)
 

@@ -22,6 +22,10 @@ POSSIBLE_HEIGHTS = (0.5, 2.8)
 DEFAULT_HEIGHT = 1.7
 """Metres; of characters whose height fits no unit."""
 MAX_VERTICES = 2_000_000
+MAX_YAW = 0.17
+"""Radians off +Z that stand: ten degrees, by which hips and shoulders of a bound pose may be askew."""
+LEAST_DETERMINANT = 1e-18
+"""Of an inverse bind matrix; smaller ones tell nothing (metres to micrometres have 1e-18)."""
 _QUARTER_TURNS = Rotation.create_group("O").as_matrix()
 """The rotations of a cube: files differ by these in which axis is up."""
 
@@ -122,7 +126,7 @@ class Character:
             if known is None and _moves(shown[list(skin.joints)] @ skin.inverse_binds):
                 world[:3, :3] = self._upright(world[:3, :3], skin, _above(shown, scene.parents[anchor]))
             for joint, inverse in zip(skin.joints, skin.inverse_binds, strict=True):
-                if joint not in binds and abs(np.linalg.det(inverse)) > 1e-18:
+                if joint not in binds and _invertible(inverse):
                     binds[joint] = world @ np.linalg.inv(inverse)
         frames = local.copy()
         for node in scene.order:
@@ -144,10 +148,11 @@ class Character:
         """
         turns = [_nearest_quarter(rotation_part(above)), _nearest_quarter(rotation_part(_framed(linear)))]
         scale = abs(np.linalg.det(linear)) ** (1 / 3)
-        ends = [self.humanoid.get(slot, -1) for slot in ("hips", "head")]
-        if all(end in skin.joints for end in ends):
-            places = [np.linalg.inv(skin.inverse_binds[skin.joints.index(end)])[:3, 3] for end in ends]
-            up = places[1] - places[0]
+        known = dict(zip(skin.joints, skin.inverse_binds, strict=True))
+        ends = [known.get(self.humanoid.get(slot, -1), np.zeros((4, 4))) for slot in ("hips", "head")]
+        if all(_invertible(end) for end in ends):
+            hips, head = (np.linalg.inv(end)[:3, 3] for end in ends)
+            up = head - hips
             turns.sort(key=lambda turn: (turn @ up)[1] < 0.7 * np.linalg.norm(up))  # stable: the first that stands
         return turns[0] * scale
 
@@ -174,7 +179,7 @@ class Character:
             left = sum(places[f"left_{limb}"] - places[f"right_{limb}"] for limb in ("upper_leg", "upper_arm"))
             left = turn @ left
             yaw = float(np.arctan2(left[2], left[0]))
-            if abs(yaw) > 0.17:
+            if abs(yaw) > MAX_YAW:
                 turn = _about_up(yaw) @ turn
                 notes.append(f"turned by {np.degrees(yaw):.0f} degrees, so that it faces +Z")
         self._to_house[:3, :3] = turn
@@ -251,6 +256,10 @@ def _moves(worlds: Float[np.ndarray, "j 4 4"]) -> bool:
     turned = rotation_part(worlds)
     cosines = 0.5 * (np.einsum("jab,ab->j", turned, turned[0]) - 1.0)
     return bool(cosines.min() < np.cos(0.05))
+
+
+def _invertible(matrix: Float[np.ndarray, "4 4"]) -> bool:
+    return bool(abs(np.linalg.det(matrix)) > LEAST_DETERMINANT)
 
 
 def _above(frames: Float[np.ndarray, "n 4 4"], parent: int) -> Float[np.ndarray, "4 4"]:

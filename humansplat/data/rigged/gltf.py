@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from humansplat.data.rigged.animation import Animation, read_animations
-from humansplat.data.rigged.gltf_file import GltfFile, naming
+from humansplat.data.rigged.gltf_file import GltfFile, item_at, naming
 from humansplat.data.rigged.transforms import Pose, node_pose
 
 MAX_NODES = 20_000
@@ -108,7 +108,7 @@ def read_gltf(path: Path, texture_size: int = 1024) -> Scene:
         for index in _shown(file, nodes):
             node = nodes[index]
             if "mesh" in node:
-                mesh = _at(file.items("meshes"), node["mesh"], "mesh")
+                mesh = item_at(file.items("meshes"), node["mesh"], "mesh")
                 found = [_primitive(file, record, materials) for record in mesh["primitives"]]
                 skin = _skin(file, node["skin"], len(nodes)) if "skin" in node else None
                 primitives = tuple(_bound(part, skin) for part in found if part is not None)
@@ -125,12 +125,6 @@ def read_gltf(path: Path, texture_size: int = 1024) -> Scene:
         )
 
 
-def _at(items: list[dict[str, Any]], index: object, what: str) -> dict[str, Any]:
-    if not isinstance(index, int) or not 0 <= index < len(items):
-        raise ValueError(f"there is no {what} {index!r}, only {len(items)}")
-    return items[index]
-
-
 def _tree(nodes: list[dict[str, Any]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Parents, and an order in which they come first."""
     if len(nodes) > MAX_NODES:
@@ -138,7 +132,7 @@ def _tree(nodes: list[dict[str, Any]]) -> tuple[tuple[int, ...], tuple[int, ...]
     parents = [-1] * len(nodes)
     for index, node in enumerate(nodes):
         for child in node.get("children", ()):
-            _at(nodes, child, "node")
+            item_at(nodes, child, "node")
             if parents[child] >= 0:
                 raise ValueError(f"node {child} has two parents")
             parents[child] = index
@@ -155,16 +149,16 @@ def _shown(file: GltfFile, nodes: list[dict[str, Any]]) -> list[int]:
     scenes = file.items("scenes")
     if not scenes:
         return list(range(len(nodes)))
-    found = list(_at(scenes, file.json.get("scene", 0), "scene").get("nodes", ()))
+    found = list(item_at(scenes, file.json.get("scene", 0), "scene").get("nodes", ()))
     for index in found:
-        found.extend(_at(nodes, index, "node").get("children", ()))
+        found.extend(item_at(nodes, index, "node").get("children", ()))
         if len(found) > len(nodes):
             raise ValueError("its scene shows a node twice")
     return found
 
 
 def _skin(file: GltfFile, index: object, num_nodes: int) -> Skin:
-    skin = _at(file.items("skins"), index, "skin")
+    skin = item_at(file.items("skins"), index, "skin")
     joints = tuple(skin["joints"])
     if not joints or not all(isinstance(joint, int) and 0 <= joint < num_nodes for joint in joints):
         raise ValueError(f"skin {index} has joints that are no nodes")
@@ -177,8 +171,9 @@ def _skin(file: GltfFile, index: object, num_nodes: int) -> Skin:
 
 
 def _bound(part: Primitive, skin: Skin | None) -> Primitive:
-    if skin is not None and part.joints is not None and part.joints.max() >= len(skin.joints):
-        raise ValueError(f"a mesh hangs on joint {part.joints.max()} of {len(skin.joints)}")
+    joints = part.joints
+    if skin is not None and joints is not None and (joints.min() < 0 or joints.max() >= len(skin.joints)):
+        raise ValueError(f"a mesh hangs on joints {joints.min()} to {joints.max()} of {len(skin.joints)}")
     return part
 
 
@@ -193,8 +188,8 @@ def _primitive(file: GltfFile, record: dict[str, Any], materials: "_Materials") 
     corners = (
         file.accessor(record["indices"])[:, 0].astype(np.int64) if "indices" in record else np.arange(len(vertices))
     )
-    if corners.max() >= len(vertices):
-        raise ValueError(f"a face names vertex {corners.max()} of {len(vertices)}")
+    if corners.min() < 0 or corners.max() >= len(vertices):  # damaged files have signed indices
+        raise ValueError(f"faces name vertices {corners.min()} to {corners.max()} of {len(vertices)}")
     material = materials.get(record.get("material"))
     joints, weights = _influences(file, attributes, len(vertices))
     uvs = _attribute(file, attributes, f"TEXCOORD_{material.uv_set}", len(vertices), 2)
@@ -260,7 +255,7 @@ class _Materials:
 
     def get(self, index: int | None) -> Material:
         if index not in self._read:
-            record = {} if index is None else _at(self.file.items("materials"), index, "material")
+            record = {} if index is None else item_at(self.file.items("materials"), index, "material")
             self._read[index] = self._make(record)
         return self._read[index]
 
@@ -284,7 +279,7 @@ class _Materials:
         )
 
     def _texture(self, index: int) -> UInt8[np.ndarray, "h w c"]:
-        texture = _at(self.file.items("textures"), index, "texture")
+        texture = item_at(self.file.items("textures"), index, "texture")
         webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
         source = texture.get("source", webp.get("source"))
         if source is None:

@@ -77,7 +77,7 @@ class GltfFile:
 
     def accessor(self, index: int) -> np.ndarray:
         """Read an accessor: ``[n, k]``, float32 if it is float or normalized, its own integers otherwise."""
-        accessor = _at(self.items("accessors"), index, "accessor")
+        accessor = item_at(self.items("accessors"), index, "accessor")
         kind = np.dtype(COMPONENTS[accessor["componentType"]]).newbyteorder("<")
         width, count = WIDTHS[accessor["type"]], int(accessor["count"])
         if not 0 < count <= MAX_ELEMENTS:
@@ -105,7 +105,7 @@ class GltfFile:
         return changed
 
     def _elements(self, view: int, offset: int, kind: np.dtype, width: int, count: int) -> np.ndarray:
-        record = _at(self.items("bufferViews"), view, "buffer view")
+        record = item_at(self.items("bufferViews"), view, "buffer view")
         data = self.view(view)
         size = kind.itemsize * width
         stride = int(record.get("byteStride", 0)) or size
@@ -115,7 +115,7 @@ class GltfFile:
 
     def view(self, index: int) -> bytes:
         """The bytes of a buffer view."""
-        view = _at(self.items("bufferViews"), index, "buffer view")
+        view = item_at(self.items("bufferViews"), index, "buffer view")
         data = self._buffer(view["buffer"])
         start, length = int(view.get("byteOffset", 0)), int(view["byteLength"])
         if start < 0 or length < 0 or start + length > len(data):
@@ -124,7 +124,7 @@ class GltfFile:
 
     def _buffer(self, index: int) -> bytes:
         if index not in self._buffers:
-            buffer = _at(self.items("buffers"), index, "buffer")
+            buffer = item_at(self.items("buffers"), index, "buffer")
             data = self.resource(buffer["uri"]) if "uri" in buffer else self._embedded
             if len(data) < int(buffer["byteLength"]):
                 raise ValueError(f"buffer {index} has {len(data)} of {buffer['byteLength']} bytes")
@@ -157,7 +157,7 @@ class GltfFile:
 
     def image(self, index: int, max_size: int) -> UInt8[np.ndarray, "h w c"]:
         """Decode a picture to sRGB with 3 or 4 channels, its longer side reduced to ``max_size`` pixels."""
-        image = _at(self.items("images"), index, "image")
+        image = item_at(self.items("images"), index, "image")
         data = self.resource(image["uri"]) if "uri" in image else self.view(image["bufferView"])
         try:
             with Image.open(io.BytesIO(data)) as file:
@@ -171,7 +171,12 @@ class GltfFile:
         return np.asarray(picture)
 
 
-def _at(items: list[dict[str, Any]], index: int, what: str) -> dict[str, Any]:
+def item_at(items: list[dict[str, Any]], index: object, what: str) -> dict[str, Any]:
+    """One of a list of objects.
+
+    Raises:
+        ValueError: If there is none.
+    """
     if not isinstance(index, int) or not 0 <= index < len(items):
         raise ValueError(f"there is no {what} {index!r}, only {len(items)}")
     return items[index]

@@ -69,3 +69,11 @@ def test_cubic_splines_follow_their_polynomial(tmp_path: Path) -> None:
 def test_values_that_do_not_fit_the_times_are_refused(tmp_path: Path, count: int) -> None:
     with pytest.raises(UserError, match=r"3 ascending times"):
         animated(tmp_path, "LINEAR", "translation", np.zeros((count, 3), np.float32))
+
+
+def test_a_turn_that_is_none_leaves_the_node_at_rest(tmp_path: Path) -> None:
+    values = np.zeros((3, 4), np.float32)
+    values[2] = [0, 0, 0, 1]
+    scene, animation = animated(tmp_path, "LINEAR", "rotation", values)
+    for time in (0.5, 2.0, 3.0):
+        np.testing.assert_allclose(place(scene, animation, time)[:3, :3], np.eye(3), atol=1e-6)

@@ -190,6 +190,15 @@ def test_a_character_of_180_units_is_in_centimetres(tmp_path: Path, template: Te
     assert "taken for centimetres" in character.notes[0]
 
 
+def test_bind_matrices_of_zeros_are_passed_over(tmp_path: Path, template: Template) -> None:
+    builder = box_humanoid()
+    accessor = builder.json["accessors"][builder.json["skins"][0]["inverseBindMatrices"]]
+    begin = builder.json["bufferViews"][accessor["bufferView"]]["byteOffset"]
+    builder.data = builder.data[:begin] + bytes(64) + builder.data[begin + 64 :]  # of the hips
+    character = Character(builder.save(tmp_path / "zeros.glb"), template)
+    assert np.isfinite(character.rest).all()
+
+
 def test_what_hangs_on_a_joint_moves_with_it_and_what_stands_beside_is_left_out(
     tmp_path: Path, template: Template
 ) -> None:

@@ -154,8 +154,8 @@ def _scaled_by_nothing(document: dict) -> None:
         (_long_accessor, "leave buffer view"),
         (_huge_accessor, "1000000000000 elements"),
         (_no_such_accessor, "no accessor 99"),
-        (_no_such_vertex, "names vertex|leave buffer view"),
-        (_no_such_joint, "hangs on joint"),
+        (_no_such_vertex, "name vertices|leave buffer view"),
+        (_no_such_joint, "hangs on joints"),
         (_negative_view, "leaves its buffer"),
         (_compressed, "compressed with Draco; export it without"),
         (_old, "glTF 1.0"),
@@ -208,3 +208,12 @@ def test_damaged_bytes_never_give_a_traceback(tmp_path: Path) -> None:
         except UserError:
             refused += 1
     assert refused > 100
+
+
+def test_negative_joints_are_refused(tmp_path: Path) -> None:
+    builder = box_humanoid()
+    attributes = builder.json["meshes"][0]["primitives"][0]["attributes"]
+    count = builder.json["accessors"][attributes["JOINTS_0"]]["count"]
+    attributes["JOINTS_0"] = builder.accessor(np.full((count, 4), -1, np.int16))
+    with pytest.raises(UserError, match="hangs on joints -1 to 0"):
+        read_gltf(builder.save(tmp_path / "a.glb"))
