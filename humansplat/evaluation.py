@@ -2,9 +2,10 @@
 
 For each person the model sees view 0 alone; its splats are rendered from the novel views (of scans: the ring around
 the whole body) and compared with the true pictures, before white. ``front``, ``side`` and ``back`` are the novel
-views less than 45, between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose and shape come from
-view 0 as they would from a photograph; how far away the person stands, which one picture cannot tell, and
-the camera are taken from the truth, so that the novel views can be compared at all.
+views less than 45, between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose and shape
+come from view 0 as they would from a photograph; how far away the person stands, which one picture cannot tell, and
+the camera are taken from the truth, so that the novel views can be compared at all. Scans whose body is flagged are
+left out: there is no truth to take these from.
 """
 
 import json
@@ -89,12 +90,10 @@ def evaluate(
         The content of ``metrics.json``.
 
     Raises:
-        UserError: If the folder holds no people with novel views, or no body could be fitted.
+        UserError: If the folder holds no people with novel views, all are flagged, or no body could be fitted.
     """
-    # A flagged body is not known to be where the person is.
-    names = [str(line["name"]) for line in read_manifest(data) if not line.get("flags")][:limit]
-    if not names:
-        raise UserError(f"{data} lists no people, or none without flags; synthesize some, or give another folder")
+    names, flagged = _people(data)
+    names = names[:limit]
     scores: dict[str, list[dict[str, float]]] = {}
     sides: dict[str, list[str]] = {}
     failed: dict[str, str] = {}
@@ -117,6 +116,7 @@ def evaluate(
         "bodies": bodies,
         "model": {"name": Path(reconstructor.weights.name).name, "sha256": reconstructor.weights.sha256},
         "failed": failed,
+        "flagged": flagged,
     }
     ranked = sorted(scores, key=lambda name: (-_mean(scores[name], "psnr"), name))
     best, worst = ranked[:SHEET_PEOPLE], ranked[SHEET_PEOPLE:][-SHEET_PEOPLE:]
@@ -129,6 +129,20 @@ def evaluate(
     with replacing(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
     return metrics
+
+
+def _people(data: Path) -> tuple[list[str], list[str]]:
+    """Names of those who are scored, and of those whose body is flagged."""
+    lines = read_manifest(data)
+    flagged = [str(line["name"]) for line in lines if line.get("flags")]
+    names = [str(line["name"]) for line in lines if not line.get("flags")]
+    if not lines:
+        raise UserError(f"{data} lists no people; synthesize or prepare some, or give another folder")
+    if not names:
+        raise UserError(f"all {len(flagged)} people of {data} have flagged bodies; meta.json of each says why")
+    if flagged:
+        logger.warning("left out %d of %d people, whose bodies are flagged", len(flagged), len(lines))
+    return names, flagged
 
 
 def read_subject(reconstructor: Reconstructor, folder: Path) -> Subject:

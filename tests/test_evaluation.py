@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,22 @@ def test_true_bodies_are_scored_and_shown(people, tiny_reconstructor, tmp_path):
 def test_only_the_first_people_can_be_asked_for(people, tiny_reconstructor, tmp_path):
     metrics = evaluate(tiny_reconstructor, people, tmp_path, bodies="true", limit=1, progress=False)
     assert metrics["people"].keys() == {"a"}
+
+
+def test_flagged_people_are_left_out_and_named_once(people, tiny_reconstructor, tmp_path, caplog):
+    flagged = tmp_path / "people"
+    shutil.copytree(people, flagged)
+    lines = [json.loads(line) for line in (people / "manifest.jsonl").read_text().splitlines()]
+    lines[0]["flags"] = ["it sticks out"]
+    (flagged / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    metrics = evaluate(tiny_reconstructor, flagged, tmp_path / "out", bodies="true", limit=1, progress=False)
+    assert metrics["people"].keys() == {"b"}
+    assert metrics["flagged"] == ["a"]
+    assert [record.message for record in caplog.records] == ["left out 1 of 2 people, whose bodies are flagged"]
+    lines[1]["flags"] = ["it, too"]
+    (flagged / "manifest.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(UserError, match="all 2 people"):
+        evaluate(tiny_reconstructor, flagged, tmp_path / "out", bodies="true", progress=False)
 
 
 def test_views_are_front_side_or_back_of_the_input(people, tiny_reconstructor):
