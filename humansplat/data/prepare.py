@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from humansplat.body.models import MODEL_NAMES
 from humansplat.body.smpl_files import Gender
 from humansplat.data.format import FORMAT_VERSION, MANIFEST, SPLITS, Split, write_person
@@ -20,6 +18,7 @@ from humansplat.data.production import (
     claim,
     merge_manifests,
     produce,
+    refuse_beside_shards,
     remove_leftovers,
 )
 from humansplat.data.rig import NUM_RIG_VIEWS
@@ -101,8 +100,8 @@ def prepare(
         factory: What loads the fitter; by default ``humansplat.data.scans.tools``.
 
     Raises:
-        UserError: If an argument is out of range, there are no scans, ``out`` holds another data set, or what the
-            fitter needs is missing.
+        UserError: If an argument is out of range, there are no scans, ``out`` holds another data set or one that shards
+            make, or what the fitter needs is missing.
     """
     files = find_scans(scans, layout, fits)
     published = body_model == "smplx" and any(file.fit is not None for file in files)
@@ -123,6 +122,8 @@ def prepare(
     claim(out, _settings(task))
     people = {file.name: file for file in chosen}
     _check_sources(out, people, scans)
+    if shard is None:
+        refuse_beside_shards(out)
     failures = out / manifest.replace("manifest", "failures").replace(".jsonl", ".json")
     remove_leftovers(out, None if shard is None else [*people, manifest, failures.name])
     began = time.monotonic()
@@ -157,6 +158,8 @@ def _check(task: ScanTask, layout: str, workers: int | None) -> None:
     if task.up not in ("auto", *UPS):
         raise UserError(f"up is {task.up!r}; give auto, {', '.join(UPS)}")
     given_unit(task.unit)
+    if task.body_model == "anny" and task.gender != "neutral":
+        raise UserError(f"gender is {task.gender!r}, but the body model anny has no files of a gender; leave it out")
     for name, value, low in (("size", task.size, 16), ("samples", task.samples, 1), ("ring", task.ring_cameras, 1)):
         if value < low:
             raise UserError(f"{name} is {value}; it must be at least {low}")
@@ -224,8 +227,6 @@ def _load_maker(factory: ToolsFactory, task: ScanTask, scans: Path, out: Path, m
             return str(error)
         except (ArithmeticError, IndexError, KeyError, ValueError, RuntimeError, MemoryError) as error:
             return f"{type(error).__name__}: {error}"
-        except np.linalg.LinAlgError as error:
-            return f"LinAlgError: {error}"
         return None
 
     return make

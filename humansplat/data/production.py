@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ PARTS = "manifest.*-of-*.jsonl"
 """Of machines that share the work."""
 DIED = "its process died, of too little memory or a fault in a library"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_MOST_ON_WINDOWS = 61
+"""Processes that an executor can wait for there."""
 _LEFTOVER = re.compile(r"\.[0-9a-f]{8}\.(.+)")
 """The temporary names of ``humansplat.io.atomic``."""
 
@@ -86,10 +89,26 @@ def claim(out: Path, settings: Mapping[str, object]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is no JSON ({error}); give --out a new folder") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no settings; give --out a new folder")
     other = [name for name in settings if found.get(name) != settings[name]]
     if other:
         changes = ", ".join(f"{name} {found.get(name)!r}, now {settings[name]!r}" for name in other)
         raise UserError(f"{out} was made with other settings ({changes}); repeat those or give --out a new folder")
+
+
+def refuse_beside_shards(out: Path) -> None:
+    """Refuse to make a whole data set where shards make it: they may be at work, and would lose lines and files.
+
+    Raises:
+        UserError: If a shard's manifest is there.
+    """
+    parts = sorted(part.name for part in out.glob(PARTS))
+    if parts:
+        raise UserError(
+            f"{out} is made in shards ({', '.join(parts)}); give --shard as before, or delete these files if no shard "
+            "is at work"
+        )
 
 
 def remove_leftovers(out: Path, names: Sequence[str] | None = None) -> None:
@@ -209,6 +228,8 @@ def _make_all(production: Production, items: Sequence[Hashable]) -> Generator[st
     if not items:
         return
     workers = production.workers if production.workers is not None else os.cpu_count() or 1
+    if sys.platform == "win32":
+        workers = min(workers, _MOST_ON_WINDOWS)
     if workers == 0:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in the workers: sums in another order have other last digits

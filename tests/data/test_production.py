@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from humansplat.data.production import DIED, Production, claim, merge_manifests, produce, remove_leftovers
+from humansplat.data.production import (
+    DIED,
+    Production,
+    claim,
+    merge_manifests,
+    produce,
+    refuse_beside_shards,
+    remove_leftovers,
+)
 from humansplat.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))  # here too, because worker processes inherit the path
@@ -58,6 +66,13 @@ def test_a_shard_leaves_the_leftovers_of_others(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".0123abcd.b", ".keep"]
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".keep"]
+
+
+def test_a_whole_run_stays_out_of_what_shards_make(tmp_path: Path):
+    refuse_beside_shards(tmp_path)
+    (tmp_path / "manifest.1-of-2.jsonl").touch()
+    with pytest.raises(UserError, match=r"manifest\.1-of-2\.jsonl.*--shard"):
+        refuse_beside_shards(tmp_path)
 
 
 def test_a_folder_belongs_to_one_data_set(tmp_path: Path):

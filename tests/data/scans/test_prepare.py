@@ -114,6 +114,7 @@ def test_labels_of_the_scan_are_those_of_the_body_under_it(prepared_folders: dic
     assert torch.cat(rows).float().mean() > 0.8  # the rest lies on the borders, a pixel is 3 cm wide
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are killed otherwise there")
 def test_a_run_that_was_killed_is_gone_on_with(layout_folders: dict[str, Path], tmp_path: Path):
     scans = tmp_path / "scans"
     for index in range(4):
@@ -151,6 +152,12 @@ def test_shards_are_disjoint_and_together_everything(layout_folders: dict[str, P
     assert {name: shared[name] for name in whole} == whole
     with pytest.raises(UserError, match="give i/n"):
         make(scans, out, shard="3/2")
+    with pytest.raises(UserError, match="made in shards"):  # they may be at work
+        make(scans, out)
+    for part in out.glob("manifest.*-of-*.jsonl"):
+        part.unlink()
+    assert make(scans, out).num_new == 0
+    assert contents(out) == whole
 
 
 def test_broken_scans_are_told_and_cost_the_others_nothing(layout_folders: dict[str, Path], tmp_path: Path):
@@ -211,7 +218,7 @@ def test_other_settings_other_scans_and_mistakes_are_refused(layout_folders: dic
     shutil.copytree(scans, other)
     with pytest.raises(UserError, match="another folder"):
         make(other.parent, out)
-    for wrong in ({"unit": "ell"}, {"up": "x"}, {"workers": -1}, {"body_model": "mhr"}):
+    for wrong in ({"unit": "ell"}, {"up": "x"}, {"workers": -1}, {"body_model": "mhr"}, {"gender": "male"}):
         with pytest.raises(UserError):
             make(scans, tmp_path / "new", **wrong)
     with pytest.raises(UserError, match="lifter"):
