@@ -160,8 +160,9 @@ class Trainer(Generic[Pool, Batch]):
         for part in range(config.accumulate):
             last = part == config.accumulate - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(wrapped):
+                # In full precision: eight bits would move cameras, and pictures cut anew by them, by whole pixels.
+                batch = self.task.sample(self.train_pool, config.batch_size, self.generator)
                 with self._autocast():
-                    batch = self.task.sample(self.train_pool, config.batch_size, self.generator)
                     losses = self.task.training_loss(wrapped, batch, self.generator, self.step)
                 total = torch.stack([v.float() for name, v in losses.items() if not name.startswith("_")]).sum()
                 (total / config.accumulate).backward()
@@ -221,9 +222,9 @@ class Trainer(Generic[Pool, Batch]):
         pool = self.validation_pool
         if pool is not None and self.accelerator.is_main_process:
             generator = torch.Generator(self.accelerator.device).manual_seed(0)  # the same people every time
+            batch = self.task.sample(pool, self.config.num_pictures, generator)
             with self._averaged():
                 self.metrics = self.task.validate(self.module, pool)
-                batch = self.task.sample(pool, self.config.num_pictures, generator)
                 log.picture(self.step, "validation", self.task.pictures(self.module, batch))
             log.scalars(self.step, "validation", self.metrics)
             log.say(f"step {self.step}: " + " ".join(f"{name} {value:.4f}" for name, value in self.metrics.items()))

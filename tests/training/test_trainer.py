@@ -166,6 +166,23 @@ def test_mixed_precision_and_compact_checkpoints_train_and_resume(toy, tmp_path)
     assert losses(tmp_path)[40] < losses(tmp_path)[5]
 
 
+def test_people_are_drawn_in_full_precision(toy, tmp_path):
+    precise: dict[str, list[bool]] = {"sample": [], "loss": []}
+
+    class Watched(toy.ToyTask):
+        def sample(self, pool, batch_size, generator):
+            precise["sample"].append(not torch.is_autocast_enabled("cpu"))
+            return super().sample(pool, batch_size, generator)
+
+        def training_loss(self, *inputs):
+            precise["loss"].append(not torch.is_autocast_enabled("cpu"))
+            return super().training_loss(*inputs)
+
+    config = toy.toy_config(tmp_path, mixed_precision="bf16", num_steps=6, validate_every=3)
+    toy.toy_trainer(config, Watched()).run()
+    assert precise == {"sample": [True] * 8, "loss": [False] * 6}
+
+
 def test_run_can_start_from_another_runs_averages(toy, tmp_path):
     toy.toy_trainer(toy.toy_config(tmp_path / "a")).run()
     config = toy.toy_config(tmp_path / "b", init_from=tmp_path / "a", validate_every=5, num_steps=6)
