@@ -189,8 +189,8 @@ def jpeg(colors: Float[Tensor, "n 3 h w"], quality: Float[Tensor, " n"]) -> Floa
     tables, to_ycc, basis = _jpeg_constants(colors.device)
     padded = F.pad(colors, (0, -width % 8, 0, -height % 8), mode="replicate")
     bytes_ = (255 * padded).round()
-    ycc = torch.einsum("ij,njhw->nihw", to_ycc, bytes_)
-    ycc = ycc.round() - torch.where(torch.arange(3, device=colors.device) < 1, 128.0, 0.0)[:, None, None]
+    middle = torch.where(torch.arange(3, device=colors.device) < 1, 128.0, 0.0)[:, None, None]  # chroma's is 0
+    ycc = torch.einsum("ij,njhw->nihw", to_ycc, bytes_).round() - middle
     rows, columns = padded.shape[-2] // 8, padded.shape[-1] // 8
     blocks = ycc.unflatten(-1, (columns, 8)).unflatten(-3, (rows, 8))  # [n, 3, rows, 8, columns, 8]
     waves = torch.einsum("ui,ncriqj,vj->ncruqv", basis, blocks, basis)
@@ -198,9 +198,9 @@ def jpeg(colors: Float[Tensor, "n 3 h w"], quality: Float[Tensor, " n"]) -> Floa
     steps = ((tables * percent + 50) / 100).floor().clamp(1, 255)[:, :, None, :, None]  # [n, 3, 1, 8, 1, 8]
     kept = (waves / steps).round() * steps
     blocks = torch.einsum("ui,ncruqv,vj->ncriqj", basis, kept, basis)
-    restored = blocks.flatten(-2).flatten(-3, -2)
-    restored = restored + torch.where(torch.arange(3, device=colors.device) < 1, 128.0, 0.0)[:, None, None]
-    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv_ex(to_ycc).inverse, restored.round().clamp_min(-255))
+    restored = blocks.flatten(-2).flatten(-3, -2).round().clamp(-128, 127) + middle  # eight bits a channel
+    # Not ``inv``, which waits for a GPU to tell whether there is an inverse.
+    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv_ex(to_ycc).inverse, restored)
     return (rgb.round().clamp(0, 255) / 255)[..., :height, :width]
 
 
