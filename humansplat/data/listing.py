@@ -114,8 +114,11 @@ def list_people(root: Path, *, flagged: bool = False) -> list[ListedPerson]:
                     else:
                         people.append(ListedPerson(root, name, offset))
                 offset += len(line)
-    except FileNotFoundError as error:
-        raise UserError(f"{root} holds no {MANIFEST}; give a folder that synthesize or prepare wrote") from error
+    except OSError as error:
+        raise UserError(
+            f"{root} holds no {MANIFEST} that can be read ({error.strerror}); give a folder that synthesize or prepare "
+            "wrote"
+        ) from error
     tell_left_out(root, left_out)
     if not people:
         why = f"all {len(left_out)} are flagged" if left_out else "its manifest is empty"
@@ -154,9 +157,19 @@ def checksums(person: ListedPerson) -> dict[str, str]:
         UserError: If the manifest has changed since it was listed.
     """
     path = person.root / MANIFEST
-    with path.open("rb") as manifest:
-        manifest.seek(person.offset)
-        line = manifest.readline()
+    try:
+        with path.open("rb") as manifest:
+            manifest.seek(person.offset)
+            line = manifest.readline()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): it has changed since people were listed"
+        ) from error
     if name_and_flags(line, path)[0] != person.name:
         raise UserError(f"{path} has changed since it was read: start again")
-    return {file: str(entry["sha256"]) for file, entry in json.loads(line)["files"].items()}
+    try:
+        return {file: str(entry["sha256"]) for file, entry in json.loads(line)["files"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: {person.name} has no checksums ({error!r}); make the data anew, or do not verify"
+        ) from error

@@ -65,7 +65,7 @@ class TarStream:
             if len(block) == BLOCK and not block.strip(b"\0"):
                 return  # the mark of the end
             self._check(block)
-            kind, size = block[156:157], int(block[124:135].strip(b"\0 ") or b"0", 8)
+            kind, size = block[156:157], self._size(block[124:136])
             self._left = -(-size // BLOCK) * BLOCK
             if kind in (b"0", b"\0"):
                 self._content = size
@@ -89,6 +89,12 @@ class TarStream:
         stated = block[148:156].split(b"\0")[0].strip()
         if not stated or not stated.isdigit() or int(stated, 8) != sum(block) - sum(block[148:156]) + 8 * 32:
             raise UserError(f"{self._where} is not a tar file that can be read: make it anew")
+
+    def _size(self, field: bytes) -> int:
+        digits = field.strip(b"\0 ")
+        if digits.strip(b"01234567"):  # GNU's binary numbers are for files above 8 GiB
+            raise UserError(f"{self._where} holds a tar entry of unreadable size: make it by tools/make_shards.py")
+        return int(digits or b"0", 8)
 
     def _skip(self, count: int) -> None:
         if self._seekable:

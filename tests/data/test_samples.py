@@ -224,6 +224,18 @@ def test_changed_file_is_found_by_its_checksum(root, template):
         verified.sample(1, epoch=0)
 
 
+def test_manifest_without_checksums_verifies_nothing(root, template):
+    path = root / "manifest.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({"name": line["name"]}) + "\n" for line in lines))
+    with pytest.raises(UserError, match="p1 has no checksums"):
+        PeopleDataset([root], template, OPTIONS, verify=True).sample(1, epoch=0)
+    people = PeopleDataset([root], template, OPTIONS, verify=True)
+    path.unlink()
+    with pytest.raises(UserError, match="manifest.jsonl cannot be read"):
+        people.sample(1, epoch=0)
+
+
 def test_unusable_folders_are_refused(root, template, tmp_path):
     with pytest.raises(UserError, match="holds no manifest"):
         PeopleDataset([tmp_path / "nowhere"], template, OPTIONS)

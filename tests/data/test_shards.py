@@ -207,7 +207,7 @@ def test_pipe_is_read_without_going_back(shards):
         assert found == {name: tar.extractfile(name).read() for name in names}
 
 
-@pytest.mark.parametrize("damage", ["cut", "noise", "gone", "changed", "no index", "link"])
+@pytest.mark.parametrize("damage", ["cut", "noise", "gone", "changed", "no index", "link", "size"])
 def test_broken_shards_are_named(shards, open_shards, damage):
     path = sorted(shards.glob("*.tar"))[0]
     content = path.read_bytes()
@@ -218,6 +218,7 @@ def test_broken_shards_are_named(shards, open_shards, damage):
         "changed": "not what shards.json says",
         "no index": "not an index",
         "link": "a tar entry of the kind",
+        "size": "a tar entry of unreadable size",
     }[damage]
     if damage == "cut":
         path.write_bytes(content[: len(content) // 2])
@@ -234,6 +235,10 @@ def test_broken_shards_are_named(shards, open_shards, damage):
             info = tarfile.TarInfo("p%2E0.cameras.json")
             info.type = tarfile.SYMTYPE
             tar.addfile(info)
+    if damage == "size":
+        info = tarfile.TarInfo("p%2E0.cameras.json")
+        info.size = 2**34
+        path.write_bytes(info.tobuf(tarfile.GNU_FORMAT))
     with pytest.raises(UserError, match=complaint):
         drawn(open_shards(verify=damage == "changed"), 6)
 
