@@ -115,10 +115,8 @@ def list_people(root: Path, *, flagged: bool = False) -> list[ListedPerson]:
                         people.append(ListedPerson(root, name, offset))
                 offset += len(line)
     except OSError as error:
-        raise UserError(
-            f"{root} holds no {MANIFEST} that can be read ({error.strerror}); give a folder that synthesize or prepare "
-            "wrote"
-        ) from error
+        why = f"{root} holds no {MANIFEST} that can be read ({error.strerror})"
+        raise UserError(f"{why}; give a folder that synthesize or prepare wrote") from error
     tell_left_out(root, left_out)
     if not people:
         why = f"all {len(left_out)} are flagged" if left_out else "its manifest is empty"
