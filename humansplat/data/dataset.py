@@ -20,7 +20,7 @@ from humansplat.data.people import BodyTemplate, PeopleBatch
 from humansplat.data.person_files import PersonTensors, load_person
 from humansplat.data.rig import NUM_RIG_VIEWS
 from humansplat.errors import UserError
-from humansplat.structures import Cameras, PosedBody
+from humansplat.structures import Cameras
 
 logger = logging.getLogger(__name__)
 
@@ -198,16 +198,10 @@ class PeoplePool:
             row = people[:, None]
             targets = slots["images"][row, views]
             viewmats, Ks = slots["viewmats"][row, views], slots["Ks"][row, views]
-            body = PosedBody(
-                vertices=slots["vertices"][people],
-                joints=slots["joints"][people],
-                canonical=self.template.canonical,
-                faces=self.template.faces,
-                parts=self.template.parts,
-                model=self.template.model,
-                gender=self.template.gender,
-                parameters={name[6:]: slot[people] for name, slot in slots.items() if name.startswith("param.")},
-            )
+            parameters = {
+                name.removeprefix("param."): slot[people] for name, slot in slots.items() if name.startswith("param.")
+            }
+            body = self.template.posed(slots["vertices"][people], slots["joints"][people], parameters)
         return PeopleBatch(
             images=images.float() / 255,
             cameras=Cameras(viewmats=rig_viewmats, Ks=rig_Ks, width=width, height=height),

@@ -42,14 +42,24 @@ class BodyTemplate(TensorStruct):
 
     def body(self) -> PosedBody:
         """The rest pose of the mean adult, for readers that want any body of the model; it has no joints."""
+        return self.posed(self.canonical, self.canonical[:0])
+
+    def posed(
+        self,
+        vertices: Float[Tensor, "*b v 3"],
+        joints: Float[Tensor, "*b j 3"],
+        parameters: dict[str, Tensor] | None = None,
+    ) -> PosedBody:
+        """Bodies of the model from what they do not share."""
         return PosedBody(
-            vertices=self.canonical,
-            joints=self.canonical[:0],
+            vertices=vertices,
+            joints=joints,
             canonical=self.canonical,
             faces=self.faces,
             parts=self.parts,
             model=self.model,
             gender=self.gender,
+            parameters=parameters,
         )
 
     @staticmethod

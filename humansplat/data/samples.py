@@ -83,22 +83,15 @@ class PersonSample(TensorStruct):
 
     def batch(self, template: BodyTemplate) -> PeopleBatch:
         """What the training tasks take; ``self`` has one batch axis and lies where the template does."""
-        body = dict(self.body)
+        parameters = {
+            name.removeprefix("param."): value for name, value in self.body.items() if name.startswith("param.")
+        }
         return PeopleBatch(
             images=_unit(self.images),
             cameras=self.cameras,
             targets=_unit(self.targets),
             target_cameras=self.target_cameras,
-            body=PosedBody(
-                vertices=body.pop("vertices"),
-                joints=body.pop("joints"),
-                canonical=template.canonical,
-                faces=template.faces,
-                parts=template.parts,
-                model=template.model,
-                gender=template.gender,
-                parameters={name.removeprefix("param."): value for name, value in body.items()},
-            ),
+            body=template.posed(self.body["vertices"], self.body["joints"], parameters),
             people=self.people,
         )
 
