@@ -124,7 +124,8 @@ class DataConfig:
     stream: StreamConfig = field(default_factory=StreamConfig)
     """How ``stream`` and ``shards`` read."""
     flagged: bool = False
-    """Use people, too, whose body does not lie in their scan as the manifest's ``flags`` say."""
+    """Use people, too, whose body does not lie in their scan as the manifest's ``flags`` say. Shards hold whom
+    ``tools/make_shards.py`` packed, whatever this says."""
     max_views: int | None = None
     """Most views that a pool keeps of each person: the rig's and an even choice of the others. ``None``: all."""
     body_model: str = "anny"

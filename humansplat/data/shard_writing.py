@@ -64,8 +64,10 @@ def make_shards(
 
     Raises:
         UserError: If there are no people, a file is missing or not what the manifest says, a name is too long, or
-            ``out`` holds shards of something else.
+            ``out`` holds shards of something else, or the size is not positive.
     """
+    if shard_mib <= 0:
+        raise UserError(f"shard_mib ({shard_mib}) must be positive: give MiB, such as 512")
     people = _people(data, extras, flagged)
     order = np.random.default_rng(seed).permutation(len(people))
     plan = fill([people[place] for place in order], int(shard_mib * 2**20))
@@ -119,8 +121,14 @@ def _people(data: Path, extras: Sequence[str], flagged: bool) -> list[PackedFile
         for file in files:
             if len(member_name(name, file).encode("utf-8")) > NAME_LENGTH:
                 raise UserError(f"the name {name!r} is too long for a shard: rename the person's folder")
-        size = sum(BLOCK + -(-int(listed[file]["bytes"]) // BLOCK) * BLOCK for file in files)
-        people.append(PackedFiles(data / name, {file: listed[file]["sha256"] for file in files}, size))
+        try:
+            size = sum(BLOCK + -(-int(listed[file]["bytes"]) // BLOCK) * BLOCK for file in files)
+            checksums = {file: str(listed[file]["sha256"]) for file in files}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{data / MANIFEST}: {name} lacks sizes or checksums of files ({error!r}); make the data anew"
+            ) from error
+        people.append(PackedFiles(data / name, checksums, size))
     tell_left_out(data, left_out)
     if not people:
         raise UserError(f"{data} lists nobody to pack: prepare people first")

@@ -120,6 +120,15 @@ def test_changed_and_flagged_people_are_not_packed(root, tmp_path, write_person)
     assert not list((tmp_path / "other").glob("*.tar"))
 
 
+def test_what_cannot_be_packed_is_told(root, tmp_path):
+    with pytest.raises(UserError, match=r"shard_mib \(0\) must be positive"):
+        make_shards(root, tmp_path / "out", shard_mib=0)
+    path = root / "manifest.jsonl"
+    path.write_text(path.read_text().replace('"bytes"', '"size"'))
+    with pytest.raises(UserError, match="lacks sizes or checksums"):
+        make_shards(root, tmp_path / "out")
+
+
 def test_webdataset_reads_the_same_files(root, shards):
     wds = pytest.importorskip("webdataset", reason="webdataset is not installed")
     urls = [str(path) for path in sorted(shards.glob("*.tar"))]
