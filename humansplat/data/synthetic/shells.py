@@ -1,5 +1,6 @@
 """Procedural garments that follow the body: shells around parts of the skin, and skirts hung from the waist."""
 
+import math
 from dataclasses import replace
 from functools import cached_property
 
@@ -68,13 +69,21 @@ class Surface:
         """Heights on this body at rest of heights on the mean adult."""
         return np.interp(canonical, *self._heights)
 
-    def shell(self, inside: Float[np.ndarray, " n"], thickness: Float[np.ndarray, " n"], smoothing: int) -> Cloth:
+    def shell(
+        self,
+        inside: Float[np.ndarray, " n"],
+        thickness: Float[np.ndarray, " n"],
+        smoothing: int,
+        *,
+        deepest: float = math.inf,
+    ) -> Cloth:
         """Cut a region out of the skin, iron out the anatomy and lift it off.
 
         Args:
             inside: Positive where cloth is, for each vertex of ``self.cloth``.
             thickness: Distance from the skin, metres.
             smoothing: Steps of diffusion of the shape; more is looser.
+            deepest: How far under the skin diffusion may draw tips in, metres; skin under more would show.
         """
         cloth = self.cloth.clip(inside)
         outward = normals(self.cloth.vertices, self.cloth.faces, self.cloth.weld)
@@ -83,7 +92,12 @@ class Surface:
         smoothed = cloth.smooth(cloth.vertices, smoothing, 0.6) if smoothing else cloth.vertices
         # Diffusion shrinks; what it takes away from the body's girth is given back by lifting.
         sunk = np.linalg.norm(smoothed - cloth.vertices, axis=1)
-        return inflate(cloth.moved(smoothed), lift + 0.7 * np.minimum(sunk, 0.02))
+        result = inflate(cloth.moved(smoothed), lift + 0.7 * np.minimum(sunk, 0.02))
+        if math.isinf(deepest):
+            return result
+        outward = normals(cloth.vertices, cloth.faces, cloth.weld)
+        depth = ((cloth.vertices - result.vertices) * outward).sum(1)
+        return result.moved(result.vertices + np.maximum(depth - deepest, 0)[:, None] * outward)
 
 
 def skin_canvas(library: AssetLibrary) -> patterns.Canvas:
@@ -184,7 +198,7 @@ def draw_shoes(library: AssetLibrary, surface: Surface, rng: np.random.Generator
     )
     inside = np.minimum(top - height, 0.5 - regions.arm(cloth))
     thickness = np.full(len(height), float(rng.uniform(0.006, 0.012)), np.float32)
-    shell = surface.shell(inside, thickness, int(rng.integers(40, 70)))
+    shell = surface.shell(inside, thickness, int(rng.integers(40, 70)), deepest=0.01)  # or heels would show
     color = patterns.cloth_color(rng)
     image = np.broadcast_to(color, (64, 64, 3)) * (1 + 0.05 * rng.normal(size=(64, 64, 1)))
     return [
