@@ -22,10 +22,15 @@ GRAVITY = 9.81
 STEP = 1 / 40
 """Seconds between two relaxations."""
 KEPT_SPEED = 0.93
+"""What air and friction leave of a point's speed in a relaxation."""
+FASTEST = 0.02
+"""Way of a point in a relaxation, metres: cloth any faster would jump over limbs."""
 SWEEPS = 6
+"""Passes over the edges in a relaxation."""
 REACH = 0.12
 """Farther from obstacles than this cloth is not looked after, metres; less than the thickness of a thigh."""
-"""Passes over the edges in a relaxation."""
+SOLES = 0.004
+"""Height that cloth keeps above the ground, metres."""
 ON_THE_WAY, AT_REST = 3, 26
 """Relaxations in each stage of the way into the pose, and in the pose."""
 
@@ -142,7 +147,8 @@ def pierced(
     starts = np.ascontiguousarray(bones[:, 0], np.float32)
     ways = np.ascontiguousarray(bones[:, 1] - bones[:, 0], np.float32)
     hits = scene.run(starts, ways, query="INTERSECT", output=True)
-    return bool(((hits["primID"] >= 0) & (hits["tfar"] < 0.97)).any())
+    short_of_joint = 0.97  # share of the bone: a hem may lie on a knee
+    return bool(((hits["primID"] >= 0) & (hits["tfar"] < short_of_joint)).any())
 
 
 def drape(
@@ -181,7 +187,7 @@ def drape(
         # What is near nothing has this for its nearest point, which pushes nobody.
         places, outward = (np.concatenate([values, np.full((1, 3), 1e6, np.float32)]) for values in (places, outward))
         near = np.full(len(points), len(places) - 1)
-        floor = np.float32(0.004 if last else -1e9)
+        floor = np.float32(SOLES if last else -1e9)  # on the way the body may be anywhere
         for step in range(AT_REST if last else ON_THE_WAY):
             if step % 2 == 0:  # points move little in between
                 near[free] = tree.query(points[free], distance_upper_bound=REACH)[1]
@@ -203,7 +209,7 @@ def drape(
                 floor,
                 SWEEPS,
             )
-            before = points - np.clip(points - before, -0.02, 0.02)  # no faster than this, or cloth jumps over limbs
+            before = points - np.clip(points - before, -FASTEST, FASTEST)
     return points[weld]
 
 
@@ -250,6 +256,7 @@ def relax(points, held, hold, edges, lengths, stiffness, places, outward, cleara
             y = points[k, 1] - places[k, 1]
             z = points[k, 2] - places[k, 2]
             height = x * outward[k, 0] + y * outward[k, 1] + z * outward[k, 2]
+            # 0.2 m: what is near nothing is told a point far away, on whose wrong side it may be.
             if height < clearance and x * x + y * y + z * z < 0.04:
                 push = clearance - height
                 points[k, 0] += push * outward[k, 0]
