@@ -119,6 +119,32 @@ class ReducedRig:
         moved = arms.flatten(2) @ crosses.reshape(len(crosses), -1, 3 * spins.shape[-1])
         return moved.unflatten(-1, (3, -1))
 
+    def rates(
+        self,
+        rest: Float[Tensor, "h m 3"],
+        rest_by_shape: Float[Tensor, "h m 3 q"],
+        rotations: Float[Tensor, "h j 3 3"],
+        translation: Float[Tensor, "h 3"],
+        spins: Float[Tensor, "h j 3 d"],
+        by_place: Float[Tensor, "#h 3 3"],
+    ) -> Float[Tensor, "h n 3 e"]:
+        """Derivatives of ``place`` by the first three spins, the place, the other spins, and the shape.
+
+        Args:
+            rest: As for ``place``.
+            rest_by_shape: See ``linearised``.
+            rotations: As for ``place``.
+            translation: As for ``place``.
+            spins: As for ``point_velocities``; the first three turn the root.
+            by_place: Derivatives of the translation by the three unknowns that tell it.
+        """
+        turned = self.point_velocities(rest, rotations, translation, spins)
+        by_shape = rest_by_shape.movedim(-1, 1)  # posing is linear in the rest shape
+        turns = rotations[:, None].expand(-1, by_shape.shape[1], -1, -1, -1)
+        shaped = self.place(by_shape, turns, by_shape.new_zeros(*by_shape.shape[:2], 3)).movedim(1, -1)
+        shifted = by_place[:, None].expand(*turned.shape[:2], 3, 3)
+        return torch.cat([turned[..., :3], shifted, turned[..., 3:], shaped], dim=-1)
+
 
 def _carries(parents: list[int]) -> Float[Tensor, "j j"]:
     """Entry ``(k, j)`` is 1 when joint ``k`` is joint ``j`` or hangs from it."""

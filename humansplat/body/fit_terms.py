@@ -64,7 +64,7 @@ def projection_rates(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 2 3"]:
 class Unknowns:
     """Layout of the vector that is solved for: root turn, place, pose angles, shape.
 
-    The place is the root's image position (fractions) and the logarithm of its depth.
+    The place in a fit to a photo is the root's image position (fractions) and the logarithm of its depth.
     """
 
     def __init__(self, num_angles: int, num_shape: int) -> None:
@@ -102,6 +102,38 @@ LIMIT_STD = math.radians(4.0)
 SHAPE_LIMIT_STD = 0.03
 OUTSIDE_STD = 0.008
 BOUNDARY_STD = 0.012
+
+
+def prior_terms(
+    space: PoseSpace,
+    angles: Float[Tensor, "h a"],
+    shape: Float[Tensor, "h q"],
+    shape_mean: Float[Tensor, " q"],
+    shape_std: Float[Tensor, " q"],
+) -> list[tuple[Float[Tensor, "h r"], Float[Tensor, "h r d"]]]:
+    """Pose prior and joint limits, shape prior and the ends of the shape's range, whitened, and their derivatives.
+
+    Args:
+        space: Pose angles.
+        angles: Theirs; unknowns after the six of root turn and place.
+        shape: Free phenotypes; the unknowns after the angles add to them.
+        shape_mean: Prior of the phenotypes.
+        shape_std: Its deviations.
+    """
+    start, num_unknowns = 6, 6 + angles.shape[1] + shape.shape[1]
+    parts = []
+    for values, mean, std, lower, upper, give in (
+        (angles, space.mean, space.std, space.lower, space.upper, LIMIT_STD),
+        (shape, shape_mean, shape_std, shape.new_zeros(()), shape.new_ones(()), SHAPE_LIMIT_STD),
+    ):
+        beyond = values - torch.minimum(torch.maximum(values, lower), upper)
+        size = values.shape[1]
+        by = values.new_zeros(len(values), 2 * size, num_unknowns)
+        by[:, :size, start : start + size] = torch.diag(1 / std)
+        by[:, size:, start : start + size] = torch.diag_embed((beyond != 0) / give)
+        parts.append((torch.cat([(values - mean) / std, beyond / give], dim=1), by))
+        start += size
+    return parts
 
 
 class BodyProblem:
@@ -178,15 +210,10 @@ class BodyProblem:
             return points, None
         spins = torch.cat([angles.new_zeros(*rotations.shape[:-1], 3), self.space.spins(angles)], dim=-1)
         spins[:, 0, :, :3] = self.turns @ left_jacobian(turn)
-        turned = self.rig.point_velocities(rest, rotations, translation, spins)
-        rates = self.rest_by_shape.movedim(-1, 1)  # posing is linear in the rest shape
-        turns = rotations[:, None].expand(-1, rates.shape[1], -1, -1, -1)
-        by_shape = self.rig.place(rates, turns, rates.new_zeros(*rates.shape[:2], 3))
         depth = translation[:, 2:].neg()
         by_place = torch.diag_embed(torch.cat([depth / FOCAL, -depth / FOCAL, torch.zeros_like(depth)], dim=1))
         by_place[:, :, 2] = translation
-        shifted = by_place[:, None].expand(-1, points.shape[1], -1, -1)
-        return points, torch.cat([turned[..., :3], shifted, turned[..., 3:], by_shape.movedim(1, -1)], dim=-1)
+        return points, self.rig.rates(rest, self.rest_by_shape, rotations, translation, spins, by_place)
 
     def _landmark_terms(self, landmarks: Tensor, moved: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
         """Landmarks in the picture and directions of the limbs."""
@@ -232,21 +259,7 @@ class BodyProblem:
     def _prior_terms(self, x: Tensor) -> list[tuple[Tensor, Tensor | None]]:
         """Pose prior, joint limits, shape prior and the ends of the shape's range."""
         _, _, angles, shape = self.unknowns.split(x)
-        space, value = self.space, self.shape0 + shape
-        start = 6
-        parts: list[tuple[Tensor, Tensor | None]] = []
-        for values, mean, std, lower, upper, give in (
-            (angles, space.mean, space.std, space.lower, space.upper, LIMIT_STD),
-            (value, self.shape_mean, self.shape_std, x.new_zeros(()), x.new_ones(()), SHAPE_LIMIT_STD),
-        ):
-            beyond = values - torch.minimum(torch.maximum(values, lower), upper)
-            size = values.shape[1]
-            by = x.new_zeros(len(x), 2 * size, x.shape[1])
-            by[:, :size, start : start + size] = torch.diag(1 / std)
-            by[:, size:, start : start + size] = torch.diag_embed((beyond != 0) / give)
-            parts.append((torch.cat([(values - mean) / std, beyond / give], dim=1), by))
-            start += size
-        return parts
+        return [*prior_terms(self.space, angles, self.shape0 + shape, self.shape_mean, self.shape_std)]
 
     def _silhouette_terms(self, points: Tensor, moved: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
         """Body points outside the mask, and contour points against the body points that belong to them."""

@@ -1,7 +1,6 @@
 """First stage of a scan's fit: the default body's angles and shape from triangulated markers."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +11,7 @@ from humansplat.body.fit_freedoms import PoseSpace, all_freedoms, left_jacobian,
 from humansplat.body.fit_rig import ReducedRig
 from humansplat.body.fit_solver import minimise
 from humansplat.body.fit_start import start_angles, torso_orientation
+from humansplat.body.fit_terms import Unknowns, prior_terms
 from humansplat.body.landmarks import LandmarkMap
 from humansplat.body.markers import ROOT_MARKER, marker_map
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -19,12 +19,12 @@ from humansplat.structures import TensorStruct
 
 FREE_SHAPE = ("gender", "age", "muscle", "weight", "height", "proportions", "cupsize", "firmness")
 """Phenotypes that are fitted."""
-LIMIT_STD = math.radians(4.0)
-SHAPE_LIMIT_STD = 0.03
 MARKER_SCALE = 4.0
 """Robust scale of a marker's error, standard deviations."""
 STEPS = 10
+"""Of the solver, each round."""
 ROUNDS = 2
+"""The shape is linearised anew in each."""
 
 
 class MarkerEvidence(TensorStruct):
@@ -46,18 +46,6 @@ class BodyParameters(TensorStruct):
     translation: Float[Tensor, "3"]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the unknowns are: turn, translation, angles, shape."""
-
-    angles: int
-    shape: int
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        turn, place, angles, shape = x.split([3, 3, self.angles, self.shape], dim=-1)
-        return turn, place, angles, shape
-
-
 class MarkerFitter:
     """Fits the default body to triangulated markers; made once for all scans."""
 
@@ -72,29 +60,24 @@ class MarkerFitter:
         self.space = PoseSpace(self.rig.joint_names, self.rest_joints)
 
     @torch.no_grad()
-    def __call__(self, evidence: MarkerEvidence) -> tuple[BodyParameters, float]:
-        """Fit.
-
-        Returns:
-            The parameters, and the cost: half the squared deviations, robust.
-        """
+    def __call__(self, evidence: MarkerEvidence) -> BodyParameters:
+        """Fit."""
         landmarks = evidence.points[:ROOT_MARKER]
         turn = torso_orientation(landmarks)
         angles = start_angles(landmarks, turn, self.space, self.rig.joint_names, self.rest_joints)
         place, shape = evidence.points[ROOT_MARKER], evidence.shape
-        cost = torch.zeros(1)
         for _ in range(ROUNDS):
             problem = _MarkerProblem(self, evidence, turn, shape)
             x = torch.cat([torch.zeros(3), place, angles, torch.zeros(len(self.free))])[None]
-            x, cost = minimise(problem.evaluate, x, *problem.groups(), iterations=STEPS)
-            spin, place, angles, change = problem.layout.split(x[0])
+            x, _ = minimise(problem.evaluate, x, *problem.groups(), iterations=STEPS)
+            spin, place, angles, change = problem.unknowns.split(x[0])
             turn = turn @ axis_angle_to_matrix(spin)
             shape = shape.clone()
             shape[self.free] = (shape[self.free] + change).clamp(0, 1)
         rotations = self.relaxed.clone()
         rotations[self.rig.joint_ids] = matrix_to_axis_angle(self.space.rotations(angles))
         rotations[0] = matrix_to_axis_angle(turn)
-        return BodyParameters(phenotypes=shape, rotations=rotations, translation=place), float(cost[0])
+        return BodyParameters(phenotypes=shape, rotations=rotations, translation=place)
 
 
 def rig_of_points(
@@ -122,67 +105,29 @@ class _MarkerProblem:
             values[fitter.free] for values in (shape, evidence.shape, evidence.shape_stds)
         )
         self.rest, self.rest_by_shape = self.rig.linearised(shape[None], fitter.free)
-        self.layout = _Layout(len(self.space.freedoms), len(fitter.free))
+        self.unknowns = Unknowns(len(self.space.freedoms), len(fitter.free))
 
     def evaluate(self, x: Float[Tensor, "1 d"], with_jacobian: bool) -> tuple[Tensor, Tensor | None]:
         """Whitened residuals in the order of ``groups``, and their derivatives."""
-        turn, place, angles, shape = self.layout.split(x)
+        turn, place, angles, shape = self.unknowns.split(x)
         rest = self.rest + (self.rest_by_shape @ shape[:, None, :, None])[..., 0]
         root = self.turn @ axis_angle_to_matrix(turn)
         rotations = torch.cat([root[:, None], self.space.rotations(angles)[:, 1:]], dim=1)
         stds = self.evidence.stds[:, None]
         value = (self.weights @ self.rig.place(rest, rotations, place) - self.evidence.points) / stds
-        prior, prior_by = self._priors(x)
-        residuals = torch.cat([value.flatten(1), prior], dim=1)
+        priors = prior_terms(self.space, angles, self.shape0 + shape, self.mean, self.std)
+        residuals = torch.cat([value.flatten(1), *(prior for prior, _ in priors)], dim=1)
         if not with_jacobian:
             return residuals, None
         spins = torch.cat([angles.new_zeros(*rotations.shape[:-1], 3), self.space.spins(angles)], dim=-1)
         spins[:, 0, :, :3] = self.turn @ left_jacobian(turn)
-        rates = point_rates(self.rig, rest, self.rest_by_shape, rotations, place, spins)
-        turned, moved, posed = rates[..., :3], rates[..., 3:6], rates[..., 6:]
-        rates = torch.cat([turned, moved, posed], dim=-1)
+        rates = self.rig.rates(rest, self.rest_by_shape, rotations, place, spins, torch.eye(3)[None])
         by = torch.einsum("km,hmad->hkad", self.weights, rates) / stds[..., None]
-        return residuals, torch.cat([by.flatten(1, 2), prior_by], dim=1)
-
-    def _priors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pose prior, joint limits, shape prior, the ends of the shape's range."""
-        _, _, angles, change = self.layout.split(x)
-        space, value, start = self.space, self.shape0 + change, 6
-        values, rows = [], []
-        for now, mean, std, low, high, give in (
-            (angles, space.mean, space.std, space.lower, space.upper, LIMIT_STD),
-            (value, self.mean, self.std, torch.zeros(()), torch.ones(()), SHAPE_LIMIT_STD),
-        ):
-            beyond = now - torch.minimum(torch.maximum(now, low), high)
-            size = now.shape[1]
-            by = x.new_zeros(len(x), 2 * size, x.shape[1])
-            by[:, :size, start : start + size] = torch.diag(1 / std)
-            by[:, size:, start : start + size] = torch.diag_embed((beyond != 0) / give)
-            values += [(now - mean) / std, beyond / give]
-            rows.append(by)
-            start += size
-        return torch.cat(values, dim=1), torch.cat(rows, dim=1)
+        return residuals, torch.cat([by.flatten(1, 2), *(prior_by for _, prior_by in priors)], dim=1)
 
     def groups(self) -> tuple[Int[Tensor, " r"], Float[Tensor, " g"]]:
         """Robust groups of the residuals and their scales."""
-        count, rest = len(self.evidence.points), 2 * (self.layout.angles + self.layout.shape)
+        count, rest = len(self.evidence.points), 2 * sum(self.unknowns.sizes[2:])
         groups = torch.cat([torch.arange(count).repeat_interleave(3), count + torch.arange(rest)])
         scales = torch.cat([torch.full((count,), MARKER_SCALE), torch.full((rest,), math.inf)])
         return groups, scales
-
-
-def point_rates(
-    rig: ReducedRig,
-    rest: Float[Tensor, "h m 3"],
-    rest_by_shape: Float[Tensor, "h m 3 q"],
-    rotations: Float[Tensor, "h j 3 3"],
-    translation: Float[Tensor, "h 3"],
-    spins: Float[Tensor, "h j 3 d"],
-) -> Float[Tensor, "h n 3 e"]:
-    """Derivatives of a rig's points: by the first three spins, the translation, the other spins, and the shape."""
-    turned = rig.point_velocities(rest, rotations, translation, spins)
-    rates = rest_by_shape.movedim(-1, 1)  # posing is linear in the rest shape
-    turns = rotations[:, None].expand(-1, rates.shape[1], -1, -1, -1)
-    by_shape = rig.place(rates, turns, rates.new_zeros(*rates.shape[:2], 3)).movedim(1, -1)
-    shifted = torch.eye(3).expand(*turned.shape[:2], 3, 3)
-    return torch.cat([turned[..., :3], shifted, turned[..., 3:], by_shape], dim=-1)

@@ -1,7 +1,5 @@
 """Second stage of a scan's fit: every joint moves a little, and the shape, until the skin lies within the surface."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from humansplat.body.anny import AnnyBody
 from humansplat.body.fit_freedoms import all_freedoms
 from humansplat.body.markers import marker_map
-from humansplat.body.scan_pose import BodyParameters, MarkerEvidence, point_rates, rig_of_points
+from humansplat.body.scan_pose import BodyParameters, MarkerEvidence, rig_of_points
 from humansplat.body.scan_surface_terms import (
     SurfacePairs,
     SurfaceTarget,
@@ -30,22 +28,20 @@ STIFFNESS = {
     "lowerleg01": 10.0, "lowerleg02": 3.0, "foot": 10.0, "toe": 5.0, "finger1": 15.0, "finger": 14.0,
 }  # fmt: skip
 """Degrees by which a joint may leave the first stage's pose; the longest beginning of its name counts."""
+OTHER_STIFFNESS = 5.0
+"""Degrees for joints that none of these names begins."""
 ROUNDS = 10
+"""Each finds anew what of the surface belongs to the skin, and linearises the shape."""
 STEPS = 2
+"""Gauss-Newton steps a round."""
 MARKER_SCALE = 4.0
+"""Where a marker's error begins to lose its pull, standard deviations."""
 SHAPE_TRUST = 2.0
 """How much more the shape of the first stage counts than it says: the gaps under clothes all pull one way."""
 BOUND_ROUNDS = 4
+"""How often a step is solved anew without the unknowns that have reached their bounds."""
 TURN_STEP, PLACE_STEP, SHAPE_STEP = 0.1, 0.03, 0.05
 """Radians, metres and units of a phenotype that a step may well be long."""
-
-
-@dataclass(frozen=True)
-class Refined:
-    """A refined body and how well it lies in the surface."""
-
-    parameters: BodyParameters
-    cost: float
 
 
 class SurfaceFitter:
@@ -69,7 +65,7 @@ class SurfaceFitter:
         start: BodyParameters,
         evidence: MarkerEvidence,
         target: SurfaceTarget,
-    ) -> Refined:
+    ) -> BodyParameters:
         """Refine.
 
         Args:
@@ -79,20 +75,21 @@ class SurfaceFitter:
         """
         reference = axis_angle_to_matrix(start.rotations)[self.rig.joint_ids]
         turns, place, shape = reference, start.translation, start.phenotypes
-        rest_turns, cost = start.rotations, 0.0
         for index in range(ROUNDS):
             share = index / (ROUNDS - 1)
-            now = BodyParameters(phenotypes=shape, rotations=self._rotations(rest_turns, turns), translation=place)
+            now = BodyParameters(
+                phenotypes=shape, rotations=self._rotations(start.rotations, turns), translation=place
+            )
             pairs = self._pairs(now, target, share)
             rest, by_shape = self.rig.linearised(shape[None], self.free)
             change = torch.zeros_like(shape)
             for _ in range(STEPS):
-                turns, place, change, cost = self._step(
+                turns, place, change = self._step(
                     rest, by_shape, turns, place, change, shape, pairs, evidence, reference
                 )
             shape = (shape + change).clamp(0, 1)
-        rotations = self._rotations(rest_turns, turns)
-        return Refined(BodyParameters(phenotypes=shape, rotations=rotations, translation=place), cost)
+        rotations = self._rotations(start.rotations, turns)
+        return BodyParameters(phenotypes=shape, rotations=rotations, translation=place)
 
     def _rotations(self, base: Float[Tensor, "j 3"], turns: Float[Tensor, "m 3 3"]) -> Float[Tensor, "j 3"]:
         rotations = base.clone()
@@ -116,32 +113,26 @@ class SurfaceFitter:
         pairs: SurfacePairs,
         evidence: MarkerEvidence,
         reference: Float[Tensor, "m 3 3"],
-    ) -> tuple[Tensor, Tensor, Tensor, float]:
-        """One Gauss-Newton step."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One Gauss-Newton step; unknowns are the root's turn, the translation, the other turns, the shape."""
         count, joints = self.num_marker_points, len(turns)
         formed = rest + by_shape @ change
         points = self.rig.place(formed, turns[None], place[None])[0]
         spins = torch.eye(3 * joints).unflatten(0, (joints, 3))[None]
-        rates = point_rates(self.rig, formed, by_shape, turns[None], place[None], spins)[0]
+        rates = self.rig.rates(formed, by_shape, turns[None], place[None], spins, torch.eye(3)[None])[0]
 
-        stds, shape_stds = evidence.stds[:, None], evidence.shape_stds / SHAPE_TRUST
+        stds = evidence.stds[:, None]
         value = (self.weights @ points[:count] - evidence.points) / stds
         robust = (MARKER_SCALE**2 / (MARKER_SCALE**2 + value.square().sum(dim=-1))).repeat_interleave(3)
         by = (self.weights @ rates[:count].flatten(1)).unflatten(1, rates.shape[1:]) / stds[..., None]
         gaps = ((points[count:] - pairs.points) * pairs.normals).sum(dim=-1)
         gaps_by = (pairs.normals[:, None] @ rates[count:])[:, 0]
 
-        bent = matrix_to_axis_angle(turns @ reference.mT) / self.stds[:, None]
-        bent[0] = 0.0  # the root turns freely
-        stiff = (1 / self.stds).repeat_interleave(3)
-        stiff[:3] = 0.0
-        # Unknowns: root turn, translation, other turns, shape.
-        precision = torch.cat([stiff[:3], torch.zeros(3), stiff[3:], 1 / shape_stds])
+        precision, pull = self._priors(turns, shape + change, reference, evidence)
         steps = torch.tensor(
             [TURN_STEP] * 3 + [PLACE_STEP] * 3 + [TURN_STEP] * (3 * joints - 3) + [SHAPE_STEP] * len(change)
         )
         cautious = steps**-2
-        pull = torch.cat([torch.zeros(6), bent[1:].flatten(), (shape + change - evidence.shape) / shape_stds])
         normal = by.flatten(0, 1).mT @ (by.flatten(0, 1) * robust[:, None].square())
         normal = normal + gaps_by.mT @ (gaps_by * pairs.weights[:, None]) + torch.diag(precision.square() + cautious)
         slope = by.flatten(0, 1).mT @ (value.flatten() * robust.square()) + gaps_by.mT @ (gaps * pairs.weights)
@@ -153,9 +144,21 @@ class SurfaceFitter:
         move = bounded_step(normal, slope, low, high)
         turn = torch.cat([move[:3], move[6 : 3 + 3 * joints]]).unflatten(0, (joints, 3))
         turns = axis_angle_to_matrix(turn) @ turns
-        change = change + move[start:]
-        cost = float(pull.square().sum() + (gaps.square() * pairs.weights).sum())
-        return turns, place + move[3:6], change, cost
+        return turns, place + move[3:6], change + move[start:]
+
+    def _priors(
+        self,
+        turns: Float[Tensor, "m 3 3"],
+        shape: Float[Tensor, " p"],
+        reference: Float[Tensor, "m 3 3"],
+        evidence: MarkerEvidence,
+    ) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        """Inverse deviations of the unknowns, and how many deviations off they are; root and place are free."""
+        shape_stds = evidence.shape_stds / SHAPE_TRUST
+        bent = matrix_to_axis_angle(turns @ reference.mT) / self.stds[:, None]
+        stiff = (1 / self.stds).repeat_interleave(3)
+        precision = torch.cat([torch.zeros(6), stiff[3:], 1 / shape_stds])
+        return precision, torch.cat([torch.zeros(6), bent[1:].flatten(), (shape - evidence.shape) / shape_stds])
 
 
 def bounded_step(
@@ -182,4 +185,4 @@ def bounded_step(
 def stiffness(joint: str) -> float:
     """Degrees; the root is free."""
     matches = [name for name in STIFFNESS if joint.startswith(name)]
-    return STIFFNESS[max(matches, key=len)] if matches else 5.0
+    return STIFFNESS[max(matches, key=len)] if matches else OTHER_STIFFNESS

@@ -125,12 +125,12 @@ class ScanFitter:
         if start is None:
             views = see_scan(meshes, points, self.graph, self.lifter)
             evidence, seen = marker_evidence(views, self.base)
-            posed, doubts, outer = self.marker_fitter(evidence)[0], view_flags(views, seen), views.outer
+            posed, doubts, outer = self.marker_fitter(evidence), view_flags(views, seen), views.outer
         else:
             posed = start_parameters(start, shift)
             evidence, doubts, outer = self._evidence_of(posed), (), see_surface(meshes, points)
         target = SurfaceTarget(outer.points, outer.normals)
-        found = self.surface_fitter(posed, evidence, target).parameters
+        found = self.surface_fitter(posed, evidence, target)
         base = self.base.pose(vars(replace(found, translation=found.translation + shift)))
         missed = float((self._markers(base) - shift - evidence.points).norm(dim=-1).mean())
         limit, of_what = (MAX_LANDMARK_ERROR, "landmarks") if start is None else (MAX_START_ERROR, "start's landmarks")

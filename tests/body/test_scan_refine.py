@@ -49,8 +49,7 @@ def test_a_naked_body_is_found_from_a_start_that_is_off(fitter, true, rng):
     )
     found = fitter(start, evidence_of(fitter, start, 0.03), target)
     before, after = (
-        (fitter.model.pose(vars(parameters)).vertices - skin.vertices).norm(dim=-1)
-        for parameters in (start, found.parameters)
+        (fitter.model.pose(vars(parameters)).vertices - skin.vertices).norm(dim=-1) for parameters in (start, found)
     )
     fingers = skin.parts >= 22  # they can lie on each other's places
     assert before.mean() > 0.02
@@ -64,7 +63,7 @@ def test_clothes_stand_off_and_hide_the_skin(fitter, true):
     bare = torch.isin(skin.parts, torch.tensor([12, 15, 20, 21, 22, 23]))  # neck, head, hands
     dressed = skin.vertices + torch.where(bare, 0.0, 0.02)[:, None] * normals
     found = fitter(true, evidence_of(fitter, true, 0.02), SurfaceTarget(dressed, normals))
-    after = (fitter.model.pose(vars(found.parameters)).vertices - skin.vertices).norm(dim=-1)
+    after = (fitter.model.pose(vars(found)).vertices - skin.vertices).norm(dim=-1)
     assert after.mean() < 0.006
     assert after[bare].mean() < 0.005
 
