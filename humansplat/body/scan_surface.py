@@ -18,6 +18,7 @@ FREE_SHARE = 0.18
 """A point from which so many directions are free lies outside; it is half of them near a flat wall, and some few
 inside a skirt that is open below."""
 _FAR = 100.0
+"""Metres that a ray goes: farther than any scan is wide."""
 
 
 class ScanSurface:
@@ -85,7 +86,8 @@ def check_mesh(vertices: np.ndarray, faces: np.ndarray) -> None:
     if not len(faces):
         raise UserError("the scan has no faces; give a mesh, not a cloud of points")
     if faces.min() < 0 or faces.max() >= len(vertices):
-        raise UserError(f"a face of the scan names vertex {faces.max()}, but there are {len(vertices)}")
+        wrong = faces.min() if faces.min() < 0 else faces.max()
+        raise UserError(f"a face of the scan names vertex {wrong}, but there are {len(vertices)}; export it again")
     if not np.isfinite(vertices).all():
         raise UserError("the scan has vertices that are not numbers; remove them")
 

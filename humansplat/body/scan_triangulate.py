@@ -161,7 +161,8 @@ def _solve(sightings: Sightings, cameras: Cameras, reference: int | None, swappe
         value, slope = _residuals(sightings, cameras, points, reference)
         squared = value.square().sum(dim=-1)
         # The first steps judge views by the median of all: a few wild ones must not decide who is wrong.
-        spread = torch.where(seen, squared, torch.nan).nanmedian(dim=0).values.clamp(min=1.0)
+        spread = torch.where(seen, squared, torch.nan).nanmedian(dim=0).values
+        spread = spread.nan_to_num(1.0).clamp(min=1.0)  # a point that no view sees stays where it is, unsure
         weights = _weights(squared / spread) * seen
         weighted = slope * weights[..., None, None]
         normal = (weighted.mT @ slope).sum(dim=0) + 1e-9 * torch.eye(3)

@@ -16,6 +16,7 @@ from humansplat.capture.graph import PoseGraph
 from humansplat.capture.landmarks import look
 from humansplat.capture.window import Window
 from humansplat.data.rig import CANONICAL_FILL, CANONICAL_FOV, framed
+from humansplat.errors import UserError
 from humansplat.geometry.projection import unproject
 from humansplat.geometry.rays import pixel_centers
 from humansplat.models.lifter import MarkerLifter
@@ -206,8 +207,16 @@ def seen_points(images: MeshImages, cameras: Cameras) -> Float[Tensor, "n 10"]:
 
 
 def merged_points(seen: Sequence[Float[Tensor, "_ 10"]]) -> OuterPoints:
-    """One point a cell and side, of the view that faces it best; inner layers are not in it, as no view sees them."""
+    """One point a cell and side, of the view that faces it best; inner layers are not in it, as no view sees them.
+
+    Raises:
+        UserError: If there is none.
+    """
     together = torch.cat(list(seen))
+    if not len(together):
+        raise UserError(
+            "no camera around the scan sees its surface; see-through materials do not count, export it solid"
+        )
     together = together[together[:, -1].argsort(descending=True, stable=True)]
     cells = np.floor(together[:, :3].numpy() / CELL).astype(np.int64)
     cells -= cells.min(axis=0)

@@ -78,6 +78,7 @@ def test_a_scan_of_more_than_the_body_is_named(posed, scan):
     [
         (np.zeros((4, 3), np.float32), np.zeros((0, 3), np.int64), "no faces"),
         (np.zeros((4, 3), np.float32), np.array([[0, 1, 9]]), "vertex 9"),
+        (np.zeros((4, 3), np.float32), np.array([[0, 1, -2]]), "vertex -2"),
         (np.full((4, 3), np.nan, np.float32), np.array([[0, 1, 2]]), "not numbers"),
         (np.zeros((4, 3), np.float32), np.array([[0, 1, 2]]), "empty"),
     ],

@@ -81,6 +81,16 @@ def test_what_a_view_does_not_see_does_not_count(sightings, cameras, points):
     assert (found.points - points).abs().max() < 1e-3
 
 
+def test_a_point_that_no_view_sees_is_told_as_unsure_and_harms_none(sightings, cameras, points):
+    sightings.stds[:, 2] = torch.inf
+    found = triangulate(Sightings(pixels=sightings.pixels, stds=sightings.stds), cameras)
+    others = torch.arange(len(points)) != 2
+    assert (found.points - points)[others].abs().max() < 1e-3
+    assert found.points.isfinite().all()
+    assert found.stds[2] > 1000 * found.stds[others].max()
+    assert found.agreement[2] == 0
+
+
 def test_one_view_is_refused(sightings, cameras):
     with pytest.raises(ValueError, match="two views"):
         triangulate(sightings[:1], cameras[:1])

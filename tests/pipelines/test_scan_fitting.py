@@ -13,6 +13,7 @@ from humansplat.capture.graph import graph_path
 from humansplat.errors import UserError
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humansplat.pipelines.scan_fitting import ScanFitter, judged, scan_surface
+from humansplat.pipelines.scan_views import merged_points
 from humansplat.pipelines.weights import shipped_lifter
 from humansplat.render.shaded_mesh import ShadedMesh
 
@@ -95,3 +96,8 @@ def test_scans_in_other_units_are_refused(meshes, scale, height):
 def test_no_mesh_is_refused():
     with pytest.raises(UserError, match="no mesh"):
         scan_surface([])
+
+
+def test_a_scan_that_no_camera_sees_is_refused():
+    with pytest.raises(UserError, match="sees its surface"):
+        merged_points([torch.zeros(0, 10)])
