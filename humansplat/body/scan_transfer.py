@@ -29,7 +29,12 @@ CORRESPONDENCE_STD = 0.012
 FAR_STD = 0.03
 """Metres of canonical distance at which corresponding points count e times less."""
 SHAPE_STD, TURN_STD, FINGER_STD = 1.0, math.radians(25), math.radians(10)
+TORN = 0.1
+"""Metres between corresponding points from which on they lose their pull."""
+DAMPING = 1.0
+"""Keeps parameters that no point tells where they are; points add thousands."""
 DIFFERENCE = 1e-3
+"""Step of the differences, in each parameter's own unit."""
 ROUNDS = 5
 MIN_CARRIED = 0.4
 """Skinning weight from which a vertex is carried by a joint."""
@@ -142,7 +147,7 @@ class _Transfer:
         rates = (skins[1:] - skins[0]).movedim(0, -1) / DIFFERENCE  # [n, 3, d]
         value = skins[0] - self.places[self.ids]
         weights = self.trust[self.ids] / CORRESPONDENCE_STD**2 * self.point_weights
-        weights = weights / (1 + value.square().sum(dim=-1) / 0.1**2)
+        weights = weights / (1 + value.square().sum(dim=-1) / TORN**2)
         flat = rates.flatten(0, 1)
         normal = flat.mT @ (flat * weights.repeat_interleave(3)[:, None])
         slope = flat.mT @ (value * weights[:, None]).flatten()
@@ -155,7 +160,7 @@ class _Transfer:
             normal = normal + by.mT @ (by * pairs.weights[:, None])
             slope = slope + by.mT @ (gaps * pairs.weights)
         squared = self.precision.square()
-        normal = normal + torch.diag(squared + 1.0)
+        normal = normal + torch.diag(squared + DAMPING)
         return x - torch.linalg.solve(normal, slope + squared * (x - self.prior))
 
 
