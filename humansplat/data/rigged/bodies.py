@@ -1,7 +1,6 @@
 """The default body inside a rigged character: fitted to it as bound, moved along with its skeleton, fitted again."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -68,24 +67,6 @@ def moved_along(
     root = fitted.parameters["translation"].numpy().astype(np.float64)
     place = frames[hips, :3, 3] + moved[0] @ (root - retarget.rest[hips, :3, 3])
     return _posed(body, fitted.parameters["phenotypes"], moved @ at_rest, place)
-
-
-def placed(fitted: PosedBody, turn: Float[np.ndarray, "3 3"], shift: Float[np.ndarray, " 3"]) -> PosedBody:
-    """Turn a body about the origin, then shift it; its parameters follow."""
-    assert fitted.parameters is not None
-    rotations = fitted.parameters["rotations"].clone()
-    root = Rotation.from_matrix(turn) * Rotation.from_rotvec(rotations[0].numpy())
-    rotations[0] = torch.from_numpy(root.as_rotvec()).float()
-
-    def moved(points: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(points.double().numpy() @ turn.T + shift).float()
-
-    parameters = {
-        **fitted.parameters,
-        "rotations": rotations,
-        "translation": moved(fitted.parameters["translation"]),
-    }
-    return replace(fitted, vertices=moved(fitted.vertices), joints=moved(fitted.joints), parameters=parameters)
 
 
 def _posed(

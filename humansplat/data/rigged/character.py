@@ -11,7 +11,7 @@ from humansplat.data.rigged.gltf import Drawn, Primitive, Scene, Skin, read_gltf
 from humansplat.data.rigged.retarget import Retarget
 from humansplat.data.rigged.skeleton import find_humanoid
 from humansplat.data.rigged.surfaces import Surface, surface_of
-from humansplat.data.rigged.transforms import Pose, global_frames, rotation_part
+from humansplat.data.rigged.transforms import Pose, about_up, framed, global_frames, rotation_part
 from humansplat.data.synthetic.figure import Template
 from humansplat.errors import UserError
 from humansplat.render.shaded_mesh import ShadedMesh
@@ -146,7 +146,7 @@ class Character:
             skin: The joints as bound.
             above: The frame of the node that the hips hang on: mostly that of the bound mesh.
         """
-        turns = [_nearest_quarter(rotation_part(above)), _nearest_quarter(rotation_part(_framed(linear)))]
+        turns = [_nearest_quarter(rotation_part(above)), _nearest_quarter(rotation_part(framed(linear)))]
         scale = abs(np.linalg.det(linear)) ** (1 / 3)
         known = dict(zip(skin.joints, skin.inverse_binds, strict=True))
         ends = [known.get(self.humanoid.get(slot, -1), np.zeros((4, 4))) for slot in ("hips", "head")]
@@ -180,7 +180,7 @@ class Character:
             left = turn @ left
             yaw = float(np.arctan2(left[2], left[0]))
             if abs(yaw) > MAX_YAW:
-                turn = _about_up(yaw) @ turn
+                turn = about_up(yaw) @ turn
                 notes.append(f"turned by {np.degrees(yaw):.0f} degrees, so that it faces +Z")
         self._to_house[:3, :3] = turn
         height = float(np.ptp(np.concatenate([m.vertices for m in self.skinned(self._to_house @ self.rest)])[:, 1]))
@@ -270,10 +270,6 @@ def _nearest_quarter(turned: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3
     return min(_QUARTER_TURNS, key=lambda quarter: float(np.linalg.norm(quarter - turned)))
 
 
-def _framed(linear: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4 4"]:
-    return np.block([[linear, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])
-
-
 def _hangs(node: int, joints: frozenset[int], parents: tuple[int, ...]) -> bool:
     """Whether a node hangs on a joint: glasses, a sword; not the floor."""
     while node >= 0 and node not in joints:
@@ -289,8 +285,3 @@ def _turn_up(axis: int, sign: float) -> Float[np.ndarray, "3 3"]:
     turn = np.zeros((3, 3))
     turn[1, axis], turn[axis, 1], turn[other, other] = sign, -sign, 1.0
     return turn
-
-
-def _about_up(angle: float) -> Float[np.ndarray, "3 3"]:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])

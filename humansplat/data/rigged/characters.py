@@ -11,10 +11,12 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 
 from humansplat.body.anny import AnnyBody
+from humansplat.body.recorded import moved
 from humansplat.data.people_source import character_files, expected
-from humansplat.data.rigged.bodies import BodyFitter, fit_bound, moved_along, placed
+from humansplat.data.rigged.bodies import BodyFitter, fit_bound, moved_along
 from humansplat.data.rigged.character import Character
 from humansplat.data.rigged.poses import draw_frames
+from humansplat.data.rigged.transforms import about_up
 from humansplat.data.synthetic.figure import Template, load_template
 from humansplat.data.synthetic.splits import UNLISTED_SHARE, Split, asset_split
 from humansplat.errors import UserError
@@ -192,18 +194,17 @@ def _stood(meshes: list[ShadedMesh], fit: ScanFit, *, turn: bool) -> tuple[list[
         turn: Whether to turn them to +Z as well: where the rig does not tell the heading.
     """
     angle = -float(fit.facing) if turn else 0.0
-    cos, sin = np.cos(angle), np.sin(angle)
-    about = np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
+    about = about_up(angle)
     root = about @ fit.body.joints[0].double().numpy()
     shift = -np.array([root[0], float(fit.body.vertices[:, 1].min()), root[2]])
-    body = placed(fit.body, about, shift)
-    moved = []
+    body = moved(fit.body, torch.from_numpy(about).float(), torch.from_numpy(shift).float())
+    stood = []
     for mesh in meshes:
         vertices = (mesh.vertices @ about.T + shift).astype(np.float32)
         normals = None if mesh.normals is None else (mesh.normals @ about.T).astype(np.float32)
         parts = mesh.parts if mesh.parts is not None else _nearest_parts(vertices, body)
-        moved.append(replace(mesh, vertices=vertices, normals=normals, parts=parts))
-    return moved, body
+        stood.append(replace(mesh, vertices=vertices, normals=normals, parts=parts))
+    return stood, body
 
 
 def _nearest_parts(vertices: Float[np.ndarray, "v 3"], body: PosedBody) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 
 from humansplat.data.rigged.skeleton import FINGERS, SIDES
-from humansplat.data.rigged.transforms import rotation_part
+from humansplat.data.rigged.transforms import framed, rotation_part
 from humansplat.data.synthetic.figure import Template
 from humansplat.data.synthetic.limbs import aim, normalized
 
@@ -122,7 +122,7 @@ class Retarget:
                 frames[node, :3, 3] = frames[parent, :3, 3] + turned[parent] @ offset
             slot = self._slot_of.get(node)
             if slot is not None:
-                turned[node] = rotation_part(_framed(turns[self.joints[slot]].mean(0))) @ self.alignments[slot]
+                turned[node] = rotation_part(framed(turns[self.joints[slot]].mean(0))) @ self.alignments[slot]
             frames[node, :3, :3] = turned[node] @ self.rest[node, :3, :3]
         return frames
 
@@ -179,12 +179,6 @@ def local_rotations(turns: Float[np.ndarray, "j 3 3"], parents: tuple[int, ...])
     local = turns[above].swapaxes(1, 2) @ turns
     local[0] = turns[0]
     return local
-
-
-def _framed(linear: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4 4"]:
-    frame = np.eye(4)
-    frame[:3, :3] = linear
-    return frame
 
 
 def _rank(slot: str) -> tuple[int, str]:

@@ -71,3 +71,16 @@ def rotation_part(frames: Float[np.ndarray, "*b 4 4"]) -> Float[np.ndarray, "*b 
     flip = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
     u[..., :, 2] *= flip[..., None]
     return u @ vt
+
+
+def framed(linear: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4 4"]:
+    """A frame at the origin."""
+    frame = np.eye(4)
+    frame[:3, :3] = linear
+    return frame
+
+
+def about_up(angle: float) -> Float[np.ndarray, "3 3"]:
+    """Rotation about +Y by radians: a quarter takes +Z to +X."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
