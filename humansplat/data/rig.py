@@ -1,6 +1,7 @@
 """Cameras around a synthetic person: a photographer's view, the three orthogonal to it, and novel ones."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -64,14 +65,18 @@ def draw_rig(
             upper = points[points[:, 1] > points[:, 1].max() - rng.uniform(0.35, 0.9)]
             camera = framed(hull_corners(upper), around, tilt, lens, rng.uniform(0.7, 0.95), size)
             roles.append("closeup")
-        views.append(Cameras(viewmats=camera.viewmats[None], Ks=camera.Ks[None], width=size, height=size))
-    cameras = Cameras(
-        viewmats=torch.cat([view.viewmats for view in views]).float(),
-        Ks=torch.cat([view.Ks for view in views]).float(),
-        width=size,
-        height=size,
+        views.append(camera)
+    return joined(views), tuple(roles)
+
+
+def joined(views: Sequence[Cameras]) -> Cameras:
+    """Cameras of one size, single ones or rows of them, as one row in float32."""
+    return Cameras(
+        viewmats=torch.cat([view.viewmats.reshape(-1, 4, 4) for view in views]).float(),
+        Ks=torch.cat([view.Ks.reshape(-1, 3, 3) for view in views]).float(),
+        width=views[0].width,
+        height=views[0].height,
     )
-    return cameras, tuple(roles)
 
 
 def hull_corners(points: Float[np.ndarray, "n 3"]) -> Float[torch.Tensor, "m 3"]:

@@ -10,14 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.capture.landmarks import LANDMARK_NAMES
-from humansplat.data.rig import CANONICAL_FILL, CANONICAL_FOV, framed, hull_corners
+from humansplat.data.rig import CANONICAL_FILL, CANONICAL_FOV, framed, hull_corners, joined
 from humansplat.data.scans.layouts import UPS, Up
 from humansplat.errors import UserError
 from humansplat.render.lighting import unlit
 from humansplat.render.mesh_scene import MeshScene
 from humansplat.render.meshes import render_scene
 from humansplat.render.shaded_mesh import ShadedMesh
-from humansplat.structures import Cameras
 
 Detect = Callable[[Float[Tensor, "c 4 s s"]], tuple[Tensor, Tensor, Tensor]]
 """Landmarks ``[c, 33, 2]``, their visibility and the score ``[c]`` of the person in each picture."""
@@ -95,18 +94,12 @@ def uprightness(meshes: Sequence[ShadedMesh], points: Float[np.ndarray, "n 3"], 
     """
     turn = to_y_up(up)
     corners = hull_corners(points @ turn.T)
-    seen = [
+    views = [
         framed(corners, 0.5 * math.pi * view, _ELEVATION, CANONICAL_FOV, CANONICAL_FILL, _VIEW_SIZE)
         for view in range(4)
     ]
-    cameras = Cameras(
-        viewmats=torch.stack([camera.viewmats for camera in seen]).float(),
-        Ks=torch.stack([camera.Ks for camera in seen]).float(),
-        width=_VIEW_SIZE,
-        height=_VIEW_SIZE,
-    )
     upright = [replace(mesh, vertices=mesh.vertices @ turn.T, normals=None, casts_shadow=False) for mesh in meshes]
-    landmarks, _, scores = detect(render_scene(MeshScene(upright, unlit()), cameras, samples=2).rgba)
+    landmarks, _, scores = detect(render_scene(MeshScene(upright, unlit()), joined(views), samples=2).rgba)
     places = [LANDMARK_NAMES.index(name) for name in ("left_ankle", "right_ankle", "left_shoulder", "right_shoulder")]
     feet, head = landmarks[:, places[:2]].mean(dim=1), landmarks[:, places[2:]].mean(dim=1)
     rises = -torch.nn.functional.normalize(head - feet, dim=-1)[:, 1]

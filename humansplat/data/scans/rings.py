@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from humansplat.body.parts import PART_NAMES
-from humansplat.data.rig import CANONICAL_FILL, CANONICAL_FOV, NUM_RIG_VIEWS, Role, framed, hull_corners
+from humansplat.data.rig import CANONICAL_FILL, CANONICAL_FOV, NUM_RIG_VIEWS, Role, framed, hull_corners, joined
 from humansplat.geometry.projection import look_at, orbit
 from humansplat.structures import Cameras
 
@@ -61,13 +61,7 @@ def scan_cameras(
                 shown = hull_corners(chosen)
         views.append(ring(shown, ring_cameras, RING_FOV, RING_FILL[name], size, clear=corners))
         roles += [name] * ring_cameras
-    cameras = Cameras(
-        viewmats=torch.cat([view.viewmats for view in views]).float(),
-        Ks=torch.cat([view.Ks for view in views]).float(),
-        width=size,
-        height=size,
-    )
-    return cameras, tuple(roles)
+    return joined(views), tuple(roles)
 
 
 def ring(
