@@ -106,7 +106,7 @@ def make_record(
             "bytes": scan_file.path.stat().st_size,
             "layout": scan_file.layout,
             "faces": scan.num_faces,
-            "notes": [note.replace(f"{scan_file.path.parent}/", "") for note in scan.notes],
+            "notes": list(scan.notes),
         },
         "normalization": normalization.meta(),
         "fit": told,

@@ -44,11 +44,12 @@ def read_scan(path: Path) -> Scan:
     if suffix == ".obj":
         meshes = _of_obj(path, notes)
     else:
+        num_textured = 0
         if suffix == ".ply":
             _check_ply_header(path)
         else:
-            _check_gltf_header(path)
-        meshes = _of_trimesh(path, notes)
+            num_textured = _check_gltf_header(path)
+        meshes = _of_trimesh(path, num_textured, notes)
     scan = Scan(path=path, meshes=tuple(meshes), notes=tuple(notes))
     return replace(check_scan(scan), meshes=tuple(_sound(mesh) for mesh in meshes))
 
@@ -68,6 +69,7 @@ def _of_obj(path: Path, notes: list[str]) -> list[ShadedMesh]:
         return [ShadedMesh(vertices=obj.vertices, faces=obj.faces)]
     described = _materials(path, obj)
     textures: dict[Path, np.ndarray] = {}
+    all_colors = None if obj.colors is None else _bytes(obj.colors)
     meshes = []
     for place, name in enumerate(obj.materials):
         chosen = slice(None) if len(obj.materials) == 1 else obj.face_materials == place
@@ -80,8 +82,10 @@ def _of_obj(path: Path, notes: list[str]) -> list[ShadedMesh]:
             picture = picture_beside(path)
         if picture is not None and has_uvs and picture not in textures:
             textures[picture] = load_texture(picture, notes)
+        if picture is not None and not has_uvs:
+            notes.append(f"{picture.name} is not shown: some faces have no texture coordinates")
         texture = textures[picture] if picture is not None and has_uvs else None
-        vertices, colors = obj.vertices, obj.colors
+        vertices, colors = obj.vertices, all_colors
         if len(obj.materials) > 1:
             used, local = np.unique(faces, return_inverse=True)
             vertices, faces = vertices[used], local.reshape(-1, 3).astype(np.int32)
@@ -94,7 +98,7 @@ def _of_obj(path: Path, notes: list[str]) -> list[ShadedMesh]:
                 uvs=None if texture is None else obj.uvs,
                 uv_faces=None if texture is None else uv_faces,
                 texture=texture,
-                vertex_colors=None if colors is None else _bytes(colors),
+                vertex_colors=colors,
                 color=color if plain else (1.0, 1.0, 1.0),
                 name=name,
                 specular=0.0,
@@ -177,8 +181,8 @@ def _check_ply_header(path: Path) -> None:
         raise UserError(f"{path.parent / picture.group(1)}: the texture of {path} is missing; put it there")
 
 
-def _check_gltf_header(path: Path) -> None:
-    """Refuse too many faces before anything else is read."""
+def _check_gltf_header(path: Path) -> int:
+    """Refuse too many faces before anything else is read; return how many pieces have a texture."""
     try:
         if path.suffix.lower() == ".gltf":
             scene = json.loads(path.read_text(encoding="utf-8"))
@@ -189,26 +193,35 @@ def _check_gltf_header(path: Path) -> None:
                     raise ValueError("no glTF header")
                 scene = json.loads(file.read(length))
         accessors = scene.get("accessors", [])
-        drawn = (primitive for mesh in scene.get("meshes", []) for primitive in mesh["primitives"])
+        drawn = [primitive for mesh in scene.get("meshes", []) for primitive in mesh["primitives"]]
         counts = [
             accessors[primitive.get("indices", primitive["attributes"]["POSITION"])]["count"] for primitive in drawn
         ]
+        used = [scene["materials"][primitive["material"]] for primitive in drawn if "material" in primitive]
+        num_textured = sum("baseColorTexture" in material.get("pbrMetallicRoughness", {}) for material in used)
     except DAMAGED as error:
         raise UserError(f"{path}: not a glTF file that can be read ({error})") from error
     check_face_count(path, sum(counts) // 3)
+    return num_textured
 
 
-def _of_trimesh(path: Path, notes: list[str]) -> list[ShadedMesh]:
+def _of_trimesh(path: Path, num_textured: int, notes: list[str]) -> list[ShadedMesh]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             scene = trimesh.load_scene(path, process=False, skip_materials=False)
-            pieces = scene.dump(concatenate=False)
+            pieces = [piece for piece in scene.dump(concatenate=False) if isinstance(piece, trimesh.Trimesh)]
+            # trimesh passes over pictures that it cannot read.
+            materials = [getattr(shape.visual, "material", None) for shape in scene.geometry.values()]
+            if sum(getattr(material, "baseColorTexture", None) is not None for material in materials) < num_textured:
+                raise UserError(f"{path} has a texture that is missing or cannot be read; export it with JPEG or PNG")
+            return [_of_piece(piece, path, notes) for piece in pieces]
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: a texture is too large ({error}); reduce it") from error
-    except DAMAGED as error:
+    except UserError:
+        raise
+    except (*DAMAGED, SyntaxError) as error:  # Pillow's word for a broken PNG
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); export it anew") from error
-    return [_of_piece(piece, path, notes) for piece in pieces if isinstance(piece, trimesh.Trimesh)]
 
 
 def _of_piece(piece: trimesh.Trimesh, path: Path, notes: list[str]) -> ShadedMesh:
@@ -220,7 +233,7 @@ def _of_piece(piece: trimesh.Trimesh, path: Path, notes: list[str]) -> ShadedMes
         material = visual.material
         picture, color, alpha = _surface(material)
         if picture is not None and visual.uv is not None and len(visual.uv) == len(piece.vertices):
-            texture = texture_of(picture, f"a texture of {path}", notes)
+            texture = texture_of(picture, f"a texture of {path.name}", notes)
             uvs = np.asarray(visual.uv, np.float64)
         given = visual.vertex_attributes.get("color")
         if texture is None and given is not None and len(given) == len(piece.vertices):

@@ -20,7 +20,7 @@ def load_texture(path: Path, notes: list[str]) -> UInt8[np.ndarray, "h w c"]:
 
     Args:
         path: The picture.
-        notes: A sentence is added when it was reduced.
+        notes: A sentence is added when it was reduced, the same on every machine: without folders.
 
     Raises:
         UserError: If it is missing, no picture, or beyond what Pillow opens.
@@ -31,7 +31,7 @@ def load_texture(path: Path, notes: list[str]) -> UInt8[np.ndarray, "h w c"]:
             with Image.open(path) as image:
                 # Only JPEG can be decoded at less than its size; the others ignore it.
                 image.draft("RGB", (MAX_SIDE, MAX_SIDE))
-                return texture_of(image, str(path), notes)
+                return texture_of(image, path.name, notes)
     except FileNotFoundError as error:
         raise UserError(f"{path}: the texture is missing; put it there") from error
     except Image.DecompressionBombError as error:

@@ -97,7 +97,27 @@ def test_large_textures_are_reduced_and_it_is_said(tmp_path: Path, monkeypatch: 
     pixels = textures.load_texture(tmp_path / "large.png", notes)
     assert pixels.shape == (25, 50, 3)
     assert (pixels == (10, 200, 30)).all()
-    assert notes == [f"{tmp_path / 'large.png'} was reduced from 200 x 100 to 50 x 25 px"]
+    assert notes == ["large.png was reduced from 200 x 100 to 50 x 25 px"]
+
+
+def test_no_texture_is_lost_without_a_word(tmp_path: Path):
+    toy_scans.write_glb(tmp_path / "good.glb")
+    content = (tmp_path / "good.glb").read_bytes()
+    start = content.index(b"\x89PNG")
+    (tmp_path / "bad.glb").write_bytes(content[:start] + bytes(16) + content[start + 16 :])
+    with pytest.raises(UserError, match=r"bad\.glb.*texture"):
+        read_scan(tmp_path / "bad.glb")
+    (tmp_path / "torn.glb").write_bytes(content[: start + 64] + bytes(len(content) - start - 64))
+    with pytest.raises(UserError, match=r"torn\.glb.*image"):
+        read_scan(tmp_path / "torn.glb")
+    vertices, faces, uvs, uv_faces = toy_scans.surface()
+    toy_scans.write_obj(tmp_path / "a.obj", vertices, faces, uvs, uv_faces, picture="a.png")
+    toy_scans.texture().save(tmp_path / "a.png")
+    with (tmp_path / "a.obj").open("a") as file:
+        file.write("f 1 2 3\n")
+    scan = read_scan(tmp_path / "a.obj")
+    assert scan.meshes[0].texture is None
+    assert scan.notes == ("a.png is not shown: some faces have no texture coordinates",)
 
 
 def test_a_texture_that_a_ply_names_must_be_there(tmp_path: Path):
