@@ -9,6 +9,7 @@ Checked against the sets' own pages and programs (``docs/data.md`` says what cou
   ``smplx/0003_01/mesh-f00101.json``, or beside the scan.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -149,7 +150,7 @@ def _published(root: Path, layout: Layout, fits: Path | None) -> dict[tuple[str,
     if fits is not None:
         places: Iterable[Path] = [fits]
     else:
-        base = root if root.is_dir() else root.parent
+        base = Path(os.path.abspath(root if root.is_dir() else root.parent))  # "." alone would be its own parent
         beside = sorted(entry for entry in base.parent.iterdir() if entry.is_dir() and entry != base)
         places = [base, *(entry for entry in beside if re.search(r"smplx|fits", entry.name, re.IGNORECASE))]
     pattern = "smplx_param.pkl" if layout == "thuman2" else "*.json"

@@ -15,7 +15,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def test_thuman_scans_find_their_published_bodies(tmp_path: Path):
+def test_thuman_scans_find_their_published_bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scans = touch(
         tmp_path / "THuman2.0_Release", "0000/0000.obj", "0000/material0.jpeg", "0001/0001.obj", "0001/material0.mtl",
         "0001/.hidden.obj",
@@ -27,6 +27,8 @@ def test_thuman_scans_find_their_published_bodies(tmp_path: Path):
         ("0001", "thuman2", "y"),
     ]
     assert [scan.fit and scan.fit.parent.name for scan in found] == [None, "0001"]
+    monkeypatch.chdir(scans)
+    assert [scan.fit for scan in find_scans(Path("."))] == [scan.fit for scan in found]
     touch(scans, "smplx/0000/smplx_param.pkl", "smplx/0000/mesh_smplx.obj")
     assert len(find_scans(scans)) == 2  # bodies are no scans
     assert find_scans(scans)[0].fit == scans / "smplx/0000/smplx_param.pkl"
