@@ -9,9 +9,8 @@ from jaxtyping import Float, UInt8
 from scipy.spatial import cKDTree
 
 from humansplat.data.synthetic import patterns
-from humansplat.data.synthetic.cloth import Cloth, normals
+from humansplat.data.synthetic.cloth import Cloth, grid_faces, normals
 from humansplat.data.synthetic.figure import Figure
-from humansplat.data.synthetic.headwear import grid_faces
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.shells import Surface
 from humansplat.structures.body import PosedBody

@@ -126,6 +126,13 @@ class Cloth:
         return rim[np.unique(self.weld, return_inverse=True)[1]]
 
 
+def grid_faces(rows: int, columns: int) -> Int[np.ndarray, "f 3"]:
+    """Two triangles for each cell of a grid of vertices, numbered row by row."""
+    index = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
+    return np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
+
+
 def normals(
     vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "f 3"], weld: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "n 3"]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from humansplat.data.synthetic.assets import AssetLibrary
-from humansplat.data.synthetic.cloth import Cloth, smooth_noise
+from humansplat.data.synthetic.cloth import Cloth, grid_faces, smooth_noise
 from humansplat.data.synthetic.drape import Fabric
 from humansplat.data.synthetic.headwear import head_frame, scalp, strand_texture
 from humansplat.data.synthetic.layers import Layer
@@ -154,8 +154,7 @@ def _hung(surface: Surface, strands: Strands, *, clearance: float) -> tuple[Clot
     points = points + 0.004 * (1 - across**2)[:, None] * bulge[:, :, None]
     count = locks * knots * ACROSS
     index = np.arange(count).reshape(locks, knots, ACROSS)
-    a, b, c, d = index[:, :-1, :-1], index[:, :-1, 1:], index[:, 1:, :-1], index[:, 1:, 1:]
-    faces = np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
+    faces = (grid_faces(knots, ACROSS) + index[:, :1, :1]).reshape(-1, 3)
     down, sideways = np.meshgrid(np.linspace(1, 0, knots), np.linspace(0, 1, ACROSS), indexing="ij")
     column = np.arange(locks)[:, None, None]
     uvs = np.stack([(column % 8 + 0.04 + 0.92 * sideways) / 8, np.broadcast_to(down, (locks, knots, ACROSS))], -1)

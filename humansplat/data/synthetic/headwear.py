@@ -5,7 +5,7 @@ from jaxtyping import Float, UInt8
 
 from humansplat.data.synthetic import patterns
 from humansplat.data.synthetic.assets import AssetLibrary
-from humansplat.data.synthetic.cloth import Cloth, smooth_noise
+from humansplat.data.synthetic.cloth import Cloth, grid_faces, smooth_noise
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.shells import Surface, skin_canvas, skin_pattern
 
@@ -142,12 +142,6 @@ def _placed(
         weights=weights,
         weld=np.arange(len(points)),
     )
-
-
-def grid_faces(rows: int, columns: int) -> np.ndarray:
-    index = np.arange(rows * columns).reshape(rows, columns)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    return np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
 
 
 def _ball(surface: Surface, rng: np.random.Generator, color: Float[np.ndarray, " 3"], rank: int) -> Layer:

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from humansplat.data.synthetic import patterns
 from humansplat.data.synthetic.assets import AssetLibrary
-from humansplat.data.synthetic.cloth import Cloth, inflate, smooth_noise
+from humansplat.data.synthetic.cloth import Cloth, grid_faces, inflate, smooth_noise
 from humansplat.data.synthetic.drape import fabric
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.shells import Surface, skin_pattern, sleeve_length, top_cloth
@@ -215,15 +215,13 @@ def skirt_cloth(surface: Surface, rng: np.random.Generator, cut: Cut) -> tuple[C
     canonical = place(cloth.canonical, levels)
     vertices = place(cloth.vertices, surface.height(levels))
     index = np.arange(levels.size).reshape(levels.shape)
-    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    faces = np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
     across, up = np.broadcast_arrays(np.linspace(0, 1, COLUMNS + 1), 1 - down)
     weld = index.copy()
     if cut.gap == 0.0:
         weld[:, -1] = weld[:, 0]
     skirt = Cloth(
         vertices=vertices.reshape(-1, 3).astype(np.float32),
-        faces=faces,
+        faces=grid_faces(*levels.shape),
         uvs=np.stack([across, up], -1).reshape(-1, 2).astype(np.float32),
         canonical=canonical.reshape(-1, 3).astype(np.float32),
         weights=_skirt_weights(surface, canonical.reshape(-1, 3), cut.waist),
