@@ -168,7 +168,7 @@ def draw_trousers(library: AssetLibrary, surface: Surface, rng: np.random.Genera
     cloth, regions = surface.cloth, surface.regions
     height = cloth.canonical[:, 1]
     cuff = float(rng.uniform(0.06, 0.13) if rng.random() < 0.65 else rng.uniform(0.25, 0.78))
-    waist = float(rng.uniform(0.98, 1.1))
+    waist = float(rng.uniform(1.02, 1.1))
     loose = float(rng.beta(1.2, 2.0))
     inside = np.minimum.reduce(
         [waist - height, height - cuff, 0.5 - regions.arm(cloth), 0.4 - regions.foot(cloth) + (height > 0.1)]

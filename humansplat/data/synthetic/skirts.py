@@ -87,7 +87,7 @@ def draw_cut(
 def draw_skirt(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int, room: float) -> Layer:
     """A skirt from mini to floor length."""
     hem = _skirt_hem(rng)
-    cut = draw_cut(rng, room, waist=float(rng.uniform(0.99, 1.09)), hem=hem)
+    cut = draw_cut(rng, room, waist=float(rng.uniform(1.02, 1.1)), hem=hem)
     cloth, canvas = skirt_cloth(surface, rng, cut)
     colors, name = patterns.draw_pattern(canvas, rng)
     texture = canvas.finish(patterns.weave(colors, canvas, rng))
