@@ -17,14 +17,8 @@ from humansplat.render.mesh_kernels import OPAQUE, SceneArrays
 LINE = 16  # 32-bit words of a face's record: a cache line
 _AHEAD = 256  # rays
 _DISPLAY_STEPS = np.float32(2048.0)  # for each unit of the square root of light; off by less than 0.1/255
-_UV, _DENSITY, _LABELS, _PIECE, _NORMALS, _SKY = (
-    0,
-    6,
-    28,
-    8,
-    18,
-    27,
-)  # in units of float32, float32, uint8, int32, int16, int16
+# Places in a face's record, each counted in its own type (``FaceRecords``).
+_DENSITY, _PIECE, _NORMALS, _SKY, _LABELS = 6, 8, 18, 27, 28
 
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 _inlined = njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"}, forceinline=True)
@@ -177,6 +171,14 @@ def _gloss(sh, nx, ny, nz, vx, vy, vz, specular, roughness):
     return scale * _sky(sh, 0, mx, my, mz), scale * _sky(sh, 1, mx, my, mz), scale * _sky(sh, 2, mx, my, mz)
 
 
+@_inlined
+@no_type_check
+def _mixed(shorts, f, place, step, wa, wb, wc):
+    """A value of the three corners, by their weights."""
+    second, third = np.float32(shorts[f, place + step]), np.float32(shorts[f, place + 2 * step])
+    return wa * np.float32(shorts[f, place]) + wb * second + wc * third
+
+
 @_compiled
 @no_type_check
 def shade_pixels(
@@ -250,9 +252,9 @@ def shade_pixels(
             g *= color[piece, 1]
             b *= color[piece, 2]
 
-            nx = wa * np.float32(shorts[f, 18]) + wb * np.float32(shorts[f, 21]) + wc * np.float32(shorts[f, 24])
-            ny = wa * np.float32(shorts[f, 19]) + wb * np.float32(shorts[f, 22]) + wc * np.float32(shorts[f, 25])
-            nz = wa * np.float32(shorts[f, 20]) + wb * np.float32(shorts[f, 23]) + wc * np.float32(shorts[f, 26])
+            nx = _mixed(shorts, f, _NORMALS, 3, wa, wb, wc)
+            ny = _mixed(shorts, f, _NORMALS + 1, 3, wa, wb, wc)
+            nz = _mixed(shorts, f, _NORMALS + 2, 3, wa, wb, wc)
             scale = _ONE / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-20))
             if back:
                 scale = -scale
@@ -267,8 +269,7 @@ def shade_pixels(
                         environment, nx, ny, nz, dx * scale, dy * scale, dz * scale, specular[piece], roughness[piece]
                     )
                     r, g, b = r + sr, g + sg, b + sb
-                open_sky = wa * np.float32(shorts[f, _SKY]) + wb * np.float32(shorts[f, _SKY + 1])
-                open_sky = (open_sky + wc * np.float32(shorts[f, _SKY + 2])) * np.float32(1.0 / 32767.0)
+                open_sky = _mixed(shorts, f, _SKY, 1, wa, wb, wc) * np.float32(1.0 / 32767.0)
                 r, g, b = r * open_sky, g * open_sky, b * open_sky
             red += _display(r, display)
             green += _display(g, display)

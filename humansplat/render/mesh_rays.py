@@ -216,16 +216,6 @@ def _project(m, x, y, z):
 
 @_compiled
 @no_type_check
-def _all_marked(marked, left, right, top, bottom):
-    for row in range(int(top), int(bottom) + 1):
-        for column in range(int(left), int(right) + 1):
-            if not marked[row, column]:
-                return False
-    return True
-
-
-@_compiled
-@no_type_check
 def _mark_face(vertices, a, b, c, m, marked):
     rows, columns = marked.shape
     u0, v0, depth0 = _project(m, vertices[a, 0], vertices[a, 1], vertices[a, 2])

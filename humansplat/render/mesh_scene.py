@@ -50,9 +50,8 @@ class MeshScene:
         faces = faces.astype(np.int32)
         self.embree = EmbreeScene(robust=True)
         TriangleMesh(self.embree, vertices, faces)
-        self.embree.run(
-            np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
-        )  # builds; threads must not race to it
+        # The first ray builds the tree, which threads must not race to.
+        self.embree.run(np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32))
 
         normals = np.concatenate([_normals(mesh) for mesh in meshes])
         uvs, uv_faces, density = _merge_uvs(meshes)
