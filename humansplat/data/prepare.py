@@ -100,8 +100,8 @@ def prepare(
         factory: What loads the fitter; by default ``humansplat.data.scans.tools``.
 
     Raises:
-        UserError: If an argument is out of range, there are no scans, ``out`` holds another data set or one that shards
-            make, or what the fitter needs is missing.
+        UserError: If an argument is out of range, there are no scans, ``out`` holds another data set or one that
+            shards make, or what the fitter needs is missing.
     """
     files = find_scans(scans, layout, fits)
     published = body_model == "smplx" and any(file.fit is not None for file in files)
@@ -171,7 +171,7 @@ def _shard_of(files: list[ScanFile], shard: str | None) -> tuple[list[ScanFile],
     if shard is None:
         return files, MANIFEST
     part, _, parts = shard.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise UserError(f"shard is {shard!r}; give i/n with i from 1 to n, for example 1/4")
     return files[int(part) - 1 :: int(parts)], f"manifest.{int(part)}-of-{int(parts)}.jsonl"
 

@@ -78,6 +78,8 @@ def claim(out: Path, settings: Mapping[str, object]) -> None:
         UserError: If the folder holds something else, or a data set of other settings.
     """
     path = out / SETTINGS
+    if out.is_file():
+        raise UserError(f"{out} is a file; give --out a folder")
     if not path.is_file():
         # Names with a dot may be another shard's settings on their way.
         if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()) and not path.is_file():

@@ -83,3 +83,5 @@ def test_a_folder_belongs_to_one_data_set(tmp_path: Path):
         claim(out, {"size": 2})
     with pytest.raises(UserError, match="not empty"):
         claim(tmp_path, {"size": 1})
+    with pytest.raises(UserError, match="is a file"):
+        claim(out / "dataset.json", {"size": 1})

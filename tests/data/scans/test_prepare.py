@@ -150,8 +150,9 @@ def test_shards_are_disjoint_and_together_everything(layout_folders: dict[str, P
     shared, whole = contents(out), contents(tmp_path / "whole")
     assert shared.keys() - whole.keys() == {"manifest.1-of-2.jsonl", "manifest.2-of-2.jsonl"}
     assert {name: shared[name] for name in whole} == whole
-    with pytest.raises(UserError, match="give i/n"):
-        make(scans, out, shard="3/2")
+    for wrong in ("3/2", "0/2", "\u00b2/3", "1"):
+        with pytest.raises(UserError, match="give i/n"):
+            make(scans, out, shard=wrong)
     with pytest.raises(UserError, match="made in shards"):  # they may be at work
         make(scans, out)
     for part in out.glob("manifest.*-of-*.jsonl"):
