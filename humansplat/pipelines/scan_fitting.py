@@ -46,6 +46,8 @@ START_STD, START_SHAPE_STD = 0.03, 0.1
 """How far the markers, metres, and the shape of a given start may be off."""
 MIN_AGREEMENT, MIN_SURE = 0.6, 0.5
 """Views' agreement and share of views that show a person, below which a fit is flagged."""
+MIN_SCORE = 0.5
+"""Of the pose graph for a view that shows one."""
 MAX_LANDMARK_ERROR, MAX_FIT_OUTSIDE = 0.03, 0.03
 """Metres, and share of the body, above which it is. Good fits of synthetic people have 7 to 14 mm and less than 0.5 %;
 fits that were begun from turned or disturbed bodies, all of them off by more than 100 mm, 40 mm and more."""
@@ -76,7 +78,7 @@ class ScanFitter:
     """Fits a body model to scans; loads what it needs once.
 
     Args:
-        model: The body model; the default body if none is given. Any that keeps the body protocol.
+        model: The default body, also if none is given, or one of the SMPL family.
         graph: The pose graph; by default the one in the cache, fetched if need be.
         lifter: Folder of the lifter; by default the one that ships.
 
@@ -231,7 +233,7 @@ def view_flags(views: ScanViews, seen: Triangulated) -> tuple[str, ...]:
     agreement = float(seen.agreement.mean())
     if agreement < MIN_AGREEMENT:
         flags.append(f"the views agree on the pose by {agreement:.0%} only (less than {MIN_AGREEMENT:.0%})")
-    sure = float((views.scores > 0.5).float().mean())
+    sure = float((views.scores > MIN_SCORE).float().mean())
     if sure < MIN_SURE:
         flags.append(f"a person was found in {sure:.0%} of the views only")
     return tuple(flags)

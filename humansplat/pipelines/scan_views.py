@@ -34,6 +34,11 @@ STEEP = ((-40.0, 4), (55.0, 4))
 GREY = 200 / 255
 """Behind the person for the pose graph."""
 KNOWN_VISIBILITY = 0.3
+"""Below it the lifter is not told where the pose graph has a landmark."""
+SECOND_LOOK = 0.1
+"""What the look at the body's circle may be less sure than the first and still be taken: it sees more pixels."""
+SOLID = 0.99
+"""Opacity of a pixel that shows one surface."""
 CELL = 0.008
 """Metres between outer points, about."""
 MIN_FACING = 0.25
@@ -47,20 +52,14 @@ class OuterPoints(TensorStruct):
     """World frame, metres."""
     normals: Float[Tensor, "n 3"]
     """Unit, outwards."""
-    colors: Float[Tensor, "n 3"]
-    """sRGB."""
 
 
 class ScanViews(TensorStruct):
     """What all views say of a scan."""
 
     cameras: Cameras
-    rgba: Float[Tensor, "c 4 s s"]
     outer: OuterPoints
     """The surface that is seen from outside."""
-    landmarks: Float[Tensor, "c 33 2"]
-    """By the pose graph, pixels."""
-    visibility: Float[Tensor, "c 33"]
     scores: Float[Tensor, " c"]
     """How sure the pose graph is of a person."""
     lifted: LiftedMarkers
@@ -111,10 +110,7 @@ def see_scan(
     outer = merged_points([seen_points(images, cameras), _seen_steeply(scene, points)])
     return ScanViews(
         cameras=cameras,
-        rgba=images.rgba,
         outer=outer,
-        landmarks=landmarks,
-        visibility=visibility,
         scores=scores,
         lifted=lift(images.rgba, landmarks, visibility, lifter),
     )
@@ -131,7 +127,7 @@ def unshadowed(meshes: Sequence[ShadedMesh]) -> MeshScene:
     return MeshScene([replace(mesh, casts_shadow=False) for mesh in meshes], studio_lighting())
 
 
-def _seen_steeply(scene: MeshScene, points: Float[np.ndarray, "n 3"]) -> Float[Tensor, "m 10"]:
+def _seen_steeply(scene: MeshScene, points: Float[np.ndarray, "n 3"]) -> Float[Tensor, "m 7"]:
     cameras = steep_cameras(points)
     return seen_points(render_scene(scene, cameras, samples=1), cameras)
 
@@ -147,7 +143,7 @@ def detect(
     for picture in pictures:
         first = look(picture, Window(x=side / 2, y=side / 2, side=float(side)), graph)
         second = look(picture, first.next_window, graph)
-        people.append(max(first, second, key=lambda person: person.score + (person is second) * 0.1))
+        people.append(max(first, second, key=lambda person: person.score + (person is second) * SECOND_LOOK))
     return (
         torch.from_numpy(np.stack([person.landmarks for person in people])),
         torch.from_numpy(np.stack([person.visibility for person in people])),
@@ -191,9 +187,9 @@ def merged_looks(direct: LiftedMarkers, mirrored: LiftedMarkers) -> LiftedMarker
     )
 
 
-def seen_points(images: MeshImages, cameras: Cameras) -> Float[Tensor, "n 10"]:
-    """Place, normal, colour, and how well the camera faces it, of every pixel that shows the surface well."""
-    solid = (images.depth > 0) & (images.rgba[:, 3] > 0.99)
+def seen_points(images: MeshImages, cameras: Cameras) -> Float[Tensor, "n 7"]:
+    """Place, normal, and how well the camera faces it, of every pixel that shows the surface well."""
+    solid = (images.depth > 0) & (images.rgba[:, 3] > SOLID)
     pixels = pixel_centers(cameras.width, cameras.height).flatten(0, 1)
     found = []
     for index in range(len(solid)):
@@ -201,12 +197,11 @@ def seen_points(images: MeshImages, cameras: Cameras) -> Float[Tensor, "n 10"]:
         points = unproject(pixels[chosen], images.depth[index].flatten()[chosen], camera.viewmats, camera.Ks)
         normals = images.normals[index].flatten(1)[:, chosen].mT
         facing = (normals * F.normalize(camera.centers - points, dim=-1)).sum(dim=-1)
-        colors = images.rgba[index, :3].flatten(1)[:, chosen].mT
-        found.append(torch.cat([points, normals, colors, facing[:, None]], dim=-1)[facing > MIN_FACING])
+        found.append(torch.cat([points, normals, facing[:, None]], dim=-1)[facing > MIN_FACING])
     return torch.cat(found)
 
 
-def merged_points(seen: Sequence[Float[Tensor, "_ 10"]]) -> OuterPoints:
+def merged_points(seen: Sequence[Float[Tensor, "_ 7"]]) -> OuterPoints:
     """One point a cell and side, of the view that faces it best; inner layers are not in it, as no view sees them.
 
     Raises:
@@ -223,5 +218,5 @@ def merged_points(seen: Sequence[Float[Tensor, "_ 10"]]) -> OuterPoints:
     sides = np.rint(1.5 * together[:, 3:6].numpy()).astype(np.int64) + 2  # thin things have two sides
     keys = np.ravel_multi_index((*cells.T, *sides.T), (*(cells.max(axis=0) + 1), 5, 5, 5))
     chosen = torch.from_numpy(np.unique(keys, return_index=True)[1])
-    points, normals, colors, _ = together[chosen].split([3, 3, 3, 1], dim=-1)
-    return OuterPoints(points=points, normals=F.normalize(normals, dim=-1), colors=colors)
+    points, normals, _ = together[chosen].split([3, 3, 1], dim=-1)
+    return OuterPoints(points=points, normals=F.normalize(normals, dim=-1))

@@ -100,4 +100,4 @@ def test_no_mesh_is_refused():
 
 def test_a_scan_that_no_camera_sees_is_refused():
     with pytest.raises(UserError, match="sees its surface"):
-        merged_points([torch.zeros(0, 10)])
+        merged_points([torch.zeros(0, 7)])
