@@ -1,4 +1,7 @@
-"""Where the connected parts of a MakeHuman asset are worn, told by where they lie on the mean adult."""
+"""Where the connected parts of a MakeHuman asset are worn, told by where they lie on the mean adult.
+
+Lengths are metres there.
+"""
 
 from typing import Literal
 
