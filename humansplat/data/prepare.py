@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from humansplat.data.scans.rings import RING_CAMERAS, RINGS
 from humansplat.data.scans.tools import FittingTools, ToolsFactory
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
+
+logger = logging.getLogger(__name__)
 
 PREPARATION = 1
 """Counts the changes of what is made of the same scan."""
@@ -105,6 +108,8 @@ def prepare(
     """
     files = find_scans(scans, layout, fits)
     published = body_model == "smplx" and any(file.fit is not None for file in files)
+    if body_model == "smplx" and not published:
+        logger.warning("no published bodies in or beside %s: all are fitted; --fits names their folder", scans)
     task = ScanTask(
         body_model=body_model,
         gender=gender or (PUBLISHED_GENDER if published else "neutral"),

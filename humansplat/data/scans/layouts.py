@@ -53,7 +53,7 @@ def find_scans(root: Path, layout: Layout | Literal["auto"] = "auto", fits: Path
         fits: Folder of the published bodies; by default looked for in ``root`` and beside it.
 
     Raises:
-        UserError: If there is nothing, none of the layout, or two people would have one name.
+        UserError: If there is nothing, none of the layout, no body in ``fits``, or two people would have one name.
     """
     if root.is_file():
         if root.suffix.lower() not in SUFFIXES:
@@ -79,6 +79,8 @@ def find_scans(root: Path, layout: Layout | Literal["auto"] = "auto", fits: Path
         )
         for name, path in zip(person_names(mine), mine, strict=True)
     ]  # fmt: skip
+    if fits is not None and all(scan.fit is None for scan in scans):
+        raise UserError(f"{fits} holds no body of any of {len(scans)} scans in the layout {chosen}; name another folder")
     return sorted(scans, key=lambda scan: scan.name)
 
 

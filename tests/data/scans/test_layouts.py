@@ -34,6 +34,8 @@ def test_thuman_scans_find_their_published_bodies(tmp_path: Path, monkeypatch: p
     assert find_scans(scans)[0].fit == scans / "smplx/0000/smplx_param.pkl"
     elsewhere = touch(tmp_path / "elsewhere", "0000/smplx_param.pkl")
     assert find_scans(scans, fits=elsewhere)[0].fit == elsewhere / "0000/smplx_param.pkl"
+    with pytest.raises(UserError, match="no body of any of the 2 scans"):
+        find_scans(scans, fits=touch(tmp_path / "wrong", "0009/smplx_param.pkl"))
 
 
 def test_the_other_sets_are_told_by_their_names(tmp_path: Path):
