@@ -211,7 +211,10 @@ def _known_lines(out: Path, manifest: str) -> dict[str, str]:
         return {}
     text = path.read_text(encoding="utf-8")
     lines = text[: text.rfind("\n") + 1].splitlines()
-    named = {json.loads(line)["name"]: line for line in lines}
+    try:
+        named = {json.loads(line)["name"]: line for line in lines}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a manifest ({error!r}); delete it, and the next run writes it anew") from error
     return {name: line for name, line in named.items() if (out / name).is_dir()}
 
 

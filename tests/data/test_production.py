@@ -44,6 +44,12 @@ def test_the_manifest_is_in_order_whatever_failed_before(tmp_path: Path):
     assert names(tmp_path) == ["a", "b", "c"]
     assert run(tmp_path, ["c"]) == {}
     assert names(tmp_path) == ["c", "a", "b"]  # others are kept
+    (tmp_path / "manifest.jsonl").write_text("\0\0\n")
+    with pytest.raises(UserError, match="delete it"):
+        run(tmp_path, ["a", "b", "c"])
+    (tmp_path / "manifest.jsonl").unlink()
+    assert run(tmp_path, ["a", "b", "c"]) == {}
+    assert names(tmp_path) == ["a", "b", "c"]
 
 
 def test_merging_shards_takes_each_person_once_and_forgets_nobody(tmp_path: Path):
