@@ -36,7 +36,7 @@ def read_rotations(array: np.ndarray, num_joints: Sequence[int], what: str) -> F
     if not np.isfinite(numbers).all():
         raise UserError(f"{what} holds numbers that are not finite; give a pose without them")
     joints, width = _joints_and_width(numbers, num_joints, what)
-    stack = torch.from_numpy(np.ascontiguousarray(numbers.reshape(-1, joints, width)))
+    stack = torch.from_numpy(np.array(numbers.reshape(-1, joints, width)))
     if width == 3:
         longest = float(stack.norm(dim=-1).max()) if stack.numel() else 0.0
         if longest > MAX_ANGLE:
