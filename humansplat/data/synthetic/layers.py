@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from humansplat.data.synthetic.cloth import Cloth, normals
 from humansplat.data.synthetic.coverage import POKE, away_from_rim, cover
@@ -43,7 +43,9 @@ class Layer:
     """As in ``ShadedMesh``."""
     falls: Fabric | None = None
     """How a piece hangs together that falls; ``None`` for one that follows the body. Where a piece falls it may slip,
-    so there it hides nothing."""
+    so there it hides nothing, but for where it is ``closed``."""
+    closed: Bool[np.ndarray, " n"] | None = None
+    """Where a falling piece cannot slip off what it covers: trouser legs above their cuffs."""
     shorter: "Layer | None" = None
     """What is worn instead if a leg breaks through."""
     world: Float[np.ndarray, "n 3"] | None = None
@@ -69,6 +71,7 @@ def _outer(layers: Sequence[Layer], rank: int) -> list[tuple[np.ndarray, np.ndar
             faces = layer.cloth.faces
             if layer.falls is not None:
                 held = layer.falls.hold[np.unique(layer.cloth.weld, return_inverse=True)[1]] > 0.7
+                held = held if layer.closed is None else held | layer.closed
                 faces = faces[held[faces].all(1)]
             if len(faces):
                 outer.append((layer.cloth.vertices, faces))

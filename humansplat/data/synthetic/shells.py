@@ -15,6 +15,9 @@ from humansplat.data.synthetic.figure import Template
 from humansplat.data.synthetic.layers import Layer
 from humansplat.data.synthetic.regions import Regions
 
+CUFF = 0.15
+"""How far up from the lower end one may see into a wide trouser leg, metres on the mean adult."""
+
 
 def skin_cloth(template: Template) -> Cloth:
     """The skin of the mean adult as a piece, vertices split along its texture's seams."""
@@ -183,8 +186,10 @@ def draw_trousers(library: AssetLibrary, surface: Surface, rng: np.random.Genera
     layer = Layer(cloth=shell, texture=texture, rank=rank, name=name).softened(surface.template, rng, loose)
     if not wide:
         return layer
-    hold = np.clip((layer.cloth.canonical[:, 1] - 0.8) / 0.1, 0.02, 1)
-    return replace(layer, falls=fabric(layer.cloth, hold.astype(np.float32), bending=0.15, clearance=0.007))
+    height = layer.cloth.canonical[:, 1]
+    hold = np.clip((height - 0.8) / 0.1, 0.02, 1)
+    falls = fabric(layer.cloth, hold.astype(np.float32), bending=0.15, clearance=0.007)
+    return replace(layer, falls=falls, closed=height > cuff + CUFF)
 
 
 def draw_shoes(library: AssetLibrary, surface: Surface, rng: np.random.Generator, rank: int) -> list[Layer]:

@@ -6,7 +6,9 @@ import pytest
 from humansplat.data.synthetic import AssetLibrary
 from humansplat.data.synthetic.cloth import normals
 from humansplat.data.synthetic.coverage import cover
-from humansplat.data.synthetic.shells import Surface, draw_shoes
+from humansplat.data.synthetic.figure import Figure
+from humansplat.data.synthetic.layers import skin_mesh
+from humansplat.data.synthetic.shells import Surface, draw_shoes, draw_trousers
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +43,15 @@ def test_no_heel_shows_behind_a_shoe(tiny_library: AssetLibrary, surface: Surfac
     for layer in worn:
         outer = [(layer.cloth.vertices, layer.cloth.faces)]
         assert cover(skin.vertices, normals(skin.vertices, skin.faces, skin.weld), outer).hidden[heels].all()
+
+
+def test_knees_are_hidden_by_wide_trousers_and_ankles_are_not(tiny_library: AssetLibrary, surface: Surface) -> None:
+    template = surface.template
+    drawn = (draw_trousers(tiny_library, surface, np.random.default_rng(seed), 20) for seed in range(99))
+    wide = next(layer for layer in drawn if layer.falls is not None and layer.cloth.canonical[:, 1].min() < 0.15)
+    still = np.repeat(np.eye(3, 4, dtype=np.float32)[None], len(template.joint_names), axis=0)
+    figure = Figure(rest=template.canonical, transforms=still)
+    shown = skin_mesh([wide], template, figure, np.zeros((4, 4, 3), np.uint8))
+    heights = shown.vertices[np.unique(shown.faces)][:, 1]
+    assert not ((heights > 0.45) & (heights < 0.6)).any()
+    assert ((heights > 0.1) & (heights < 0.2)).any()
