@@ -261,13 +261,8 @@ def prepare(
         workers=workers,
     )
     print(f"{out}: {len(made.names)} people, {made.num_new} of them new, in {made.seconds:.0f} s")
-    for title, people in (
-        (
-            "flagged, and left out of training unless asked for",
-            {name: "; ".join(f) for name, f in made.flagged.items()},
-        ),
-        ("failed", made.failed),
-    ):
+    flagged = {name: "; ".join(reasons) for name, reasons in made.flagged.items()}
+    for title, people in (("flagged, left out of training and evaluation", flagged), ("failed", made.failed)):
         if people:
             print(f"humansplat: {len(people)} {title}:", file=sys.stderr)
             for name, reason in people.items():
