@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from scipy.spatial import cKDTree
 
+from humansplat.body.parts import PART_NAMES
 from humansplat.data.synthetic import patterns
 from humansplat.data.synthetic.cloth import Cloth, grid_faces, normals
 from humansplat.data.synthetic.figure import Figure
@@ -228,8 +229,9 @@ def _pushed_aside(
     skin = posed.vertices.numpy().astype(np.float64)
     whole = np.arange(len(skin))
     outward = normals(skin, posed.faces.numpy(), whole)
-    hands = np.isin(posed.parts.numpy(), (18, 19, 20, 21, 22, 23))
-    skin, outward = skin[~hands], outward[~hands]
+    carrying = [part for part, name in enumerate(PART_NAMES) if "Hand" in name or "ForeArm" in name]
+    others = ~np.isin(posed.parts.numpy(), carrying)
+    skin, outward = skin[others], outward[others]
     tree = cKDTree(skin)
     drop = np.clip(grip[1] - points[:, 1], 0, None)
     for _ in range(6):
