@@ -80,7 +80,7 @@ def find_scans(root: Path, layout: Layout | Literal["auto"] = "auto", fits: Path
         for name, path in zip(person_names(mine), mine, strict=True)
     ]  # fmt: skip
     if fits is not None and all(scan.fit is None for scan in scans):
-        raise UserError(f"{fits} holds no body of any of {len(scans)} scans in the layout {chosen}; name another folder")
+        raise UserError(f"{fits} holds no body of any of {len(scans)} scans of layout {chosen}; name another folder")
     return sorted(scans, key=lambda scan: scan.name)
 
 
