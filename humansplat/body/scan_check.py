@@ -1,5 +1,7 @@
 """Whether a posed body lies inside a scan, as the body of a clothed person does, and in which way it does not."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
@@ -153,6 +155,12 @@ def body_left(body: PosedBody) -> Float[np.ndarray, "3"]:
     across = body.canonical.detach().cpu().double().numpy()[trunk, 0]
     left = (points - points.mean(axis=0)).T @ (across - across.mean())
     return left / max(float(np.linalg.norm(left)), 1e-12)
+
+
+def body_facing(body: PosedBody) -> float:
+    """Azimuth to which a body's trunk faces, radians about +Y; 0 faces +Z."""
+    left = body_left(body)
+    return math.atan2(-float(left[2]), float(left[0]))
 
 
 def _vector(values: np.ndarray) -> str:

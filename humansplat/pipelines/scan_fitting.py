@@ -4,7 +4,6 @@ A multi-view SMPLify: the scan is rendered from all around, the pose graph and t
 say is triangulated, and the default body is fitted to that and then to the surface.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from humansplat.body.fit import one_thread
 from humansplat.body.fit_terms import FOCAL
 from humansplat.body.markers import MIRRORED_MARKERS, ROOT_MARKER
 from humansplat.body.protocol import BodyModel
-from humansplat.body.scan_check import BodyCheck, body_left, checked_vertices
+from humansplat.body.scan_check import BodyCheck, body_facing, checked_vertices
 from humansplat.body.scan_pose import BodyParameters, MarkerEvidence, MarkerFitter
 from humansplat.body.scan_refine import SurfaceFitter
 from humansplat.body.scan_surface import ScanSurface
@@ -32,7 +31,7 @@ from humansplat.errors import UserError
 from humansplat.models.lifter import MarkerLifter
 from humansplat.pipelines.scan_views import ScanViews, see_scan, see_surface
 from humansplat.pipelines.weights import load_module, shipped_lifter
-from humansplat.render.shaded_mesh import ShadedMesh
+from humansplat.render.shaded_mesh import ShadedMesh, merged
 from humansplat.structures import PosedBody, TensorStruct
 
 HEIGHTS = (0.4, 2.6)
@@ -184,10 +183,7 @@ def scan_surface(meshes: Sequence[ShadedMesh]) -> tuple[ScanSurface, Float[np.nd
     """
     if not meshes:
         raise UserError("there is no mesh in the scan; give one")
-    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
-    vertices = np.concatenate([mesh.vertices for mesh in meshes])
-    faces = np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts, strict=False)])
-    surface = ScanSurface(vertices, faces)
+    surface = ScanSurface(*merged(meshes))
     height = float(surface.size[1])
     if not HEIGHTS[0] <= height <= HEIGHTS[1]:
         raise UserError(
@@ -249,14 +245,13 @@ def judged(
     """Measure a fit and say what is wrong with it."""
     check = BodyCheck(surface, checked)
     points = body.vertices[checked].double().numpy()
-    left = body_left(body)
     flags = list(doubts)
     outside, named = check.outside_share(points), check.flags(body)
     if outside > MAX_FIT_OUTSIDE and not named:
         flags.append(f"{outside:.0%} of the body lies outside the scan, which a good fit's does not")
     return ScanFit(
         body=body,
-        facing=math.atan2(-float(left[2]), float(left[0])),
+        facing=body_facing(body),
         landmark_error=landmark_error,
         coverage=1.0 - check.uncovered_share(points),
         outside=outside,

@@ -1,5 +1,6 @@
 """The record of a textured mesh that the renderer draws."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,3 +46,10 @@ class ShadedMesh:
     """Switch off for what lies on the skin or in front of it without darkening it: brows, lashes, a cornea."""
     name: str = ""
     """For messages and for the pieces of an exported scan."""
+
+
+def merged(meshes: Sequence[ShadedMesh]) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
+    """Vertices and faces of all pieces, one after the other."""
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    faces = [mesh.faces + start for mesh, start in zip(meshes, starts[:-1], strict=True)]
+    return np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces)

@@ -16,9 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from humansplat.body.parts import NUM_PARTS
-from humansplat.data.scans.scan import merged
 from humansplat.render.mesh_kernels import vertex_normals
-from humansplat.render.shaded_mesh import ShadedMesh
+from humansplat.render.shaded_mesh import ShadedMesh, merged
 from humansplat.structures import PosedBody
 
 _NEIGHBORS = 12

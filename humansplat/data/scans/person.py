@@ -1,6 +1,5 @@
 """One scan made into a person of a data set: oriented, measured, fitted, normalised, labelled, rendered."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.body.recorded import moved
-from humansplat.body.scan_check import body_left, check_body
+from humansplat.body.scan_check import body_facing, check_body
 from humansplat.body.smpl_files import Gender
 from humansplat.data.format import FORMAT_VERSION, PersonRecord, Split
 from humansplat.data.scans.layouts import ScanFile, Up
@@ -22,12 +21,12 @@ from humansplat.data.scans.part_labels import labelled
 from humansplat.data.scans.published import published_scale, read_published
 from humansplat.data.scans.reading import read_scan
 from humansplat.data.scans.rings import scan_cameras
-from humansplat.data.scans.scan import Scan, merged
+from humansplat.data.scans.scan import Scan
 from humansplat.errors import UserError
 from humansplat.render.lighting import unlit
 from humansplat.render.mesh_scene import MeshScene
 from humansplat.render.meshes import render_scene
-from humansplat.render.shaded_mesh import ShadedMesh
+from humansplat.render.shaded_mesh import ShadedMesh, merged
 from humansplat.structures import Cameras, PosedBody
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def _body(
         wrong = check_body(body, *merged(meshes))
         if not wrong:
             told |= {"source": "published", "notes": list(published.notes), "flags": ()}
-            return body, facing_of(body), told
+            return body, body_facing(body), told
         told |= {"published": [*published.notes, *wrong]}
     fit = tools.fit(meshes, None)
     told |= {
@@ -176,12 +175,6 @@ def _body(
 
 def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def facing_of(body: PosedBody) -> float:
-    """Azimuth to which a body's trunk faces, radians."""
-    left = body_left(body)
-    return math.atan2(-float(left[2]), float(left[0]))
 
 
 def _cameras(meshes: tuple[ShadedMesh, ...], body: PosedBody, task: ScanTask) -> tuple[Cameras, tuple]:

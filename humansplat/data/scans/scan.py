@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from humansplat.errors import UserError
 from humansplat.render.shaded_mesh import ShadedMesh
@@ -35,13 +35,6 @@ class Scan:
     def points(self) -> Float[np.ndarray, "n 3"]:
         """The vertices that faces use, of all pieces."""
         return np.concatenate([mesh.vertices[np.unique(mesh.faces)] for mesh in self.meshes])
-
-
-def merged(meshes: tuple[ShadedMesh, ...]) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
-    """Vertices and faces of all pieces, one after the other."""
-    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
-    faces = [mesh.faces + start for mesh, start in zip(meshes, starts[:-1], strict=True)]
-    return np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces)
 
 
 def check_face_count(path: Path, count: int) -> None:
