@@ -31,10 +31,16 @@ def ssim(image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch 
     Raises:
         ValueError: If the image is smaller than the window.
     """
+    return _ssim_map(image, reference).mean(dim=(-3, -2, -1))
+
+
+def _ssim_map(
+    image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"]
+) -> Float[Tensor, "*batch c y x"]:
+    """Structural similarity of each window within the image, by its top left corner."""
     height, width = image.shape[-2:]
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, got {width} x {height}")
-    shape = image.shape[:-3]
     with torch.autocast(image.device.type, enabled=False):  # variances are differences of nearly equal numbers
         dtype = torch.promote_types(image.dtype, torch.float32)
         a, b = (pictures.to(dtype).reshape(-1, height, width) for pictures in (image, reference))
@@ -43,7 +49,7 @@ def ssim(image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch 
         covariance = product - mean_a * mean_b
         luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
         values = luminance * (2 * covariance + _C2) / (variances + _C2)
-    return values.reshape(*shape, -1).mean(dim=-1)
+    return values.reshape(*image.shape[:-2], *values.shape[-2:])
 
 
 def _blur(images: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k y x"]:
@@ -119,8 +125,23 @@ def psnr_in_box(
     image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"], box: Int[Tensor, "*batch 4"]
 ) -> Float[Tensor, "*batch"]:
     """``psnr`` of the parts within boxes, each image its own, without waiting for the device."""
-    left, top, right, bottom = (edge[..., None] for edge in box.unbind(dim=-1))
-    x, y = (torch.arange(length, device=box.device) for length in (image.shape[-1], image.shape[-2]))
-    inside = ((y >= top) & (y < bottom))[..., :, None] & ((x >= left) & (x < right))[..., None, :]
+    inside = _within(box, image.shape[-2], image.shape[-1])
     squared = (image - reference).square().mean(dim=-3) * inside
     return -10 * (squared.sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))).log10()
+
+
+def ssim_in_box(
+    image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"], box: Int[Tensor, "*batch 4"]
+) -> Float[Tensor, "*batch"]:
+    """``ssim`` of the parts within boxes of at least 11 x 11 pixels, each image its own; no waiting for the device."""
+    values = _ssim_map(image, reference).mean(dim=-3)
+    corners = torch.cat([box[..., :2], box[..., 2:] - (SSIM_WINDOW - 1)], dim=-1)  # of windows within the box
+    inside = _within(corners, values.shape[-2], values.shape[-1])
+    return (values * inside).sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))
+
+
+def _within(box: Int[Tensor, "*batch 4"], height: int, width: int) -> Bool[Tensor, "*batch h w"]:
+    """The pixels of a picture that lie in its box."""
+    left, top, right, bottom = (edge[..., None] for edge in box.unbind(dim=-1))
+    x, y = (torch.arange(length, device=box.device) for length in (width, height))
+    return ((y >= top) & (y < bottom))[..., :, None] & ((x >= left) & (x < right))[..., None, :]

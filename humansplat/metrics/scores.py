@@ -1,0 +1,61 @@
+"""All figures of rendered views at once: validation while training and evaluation both take them from here."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from humansplat.metrics.image import psnr, psnr_in_box, silhouette_iou, ssim, ssim_in_box
+from humansplat.metrics.views import MAX_PSNR, SIDES, person_box
+
+METRICS = ("psnr", "ssim", "silhouette_iou", "psnr_box", "ssim_box", "psnr_head")
+
+
+def score_views(
+    colors: Float[Tensor, "*batch 3 h w"],
+    alphas: Float[Tensor, "*batch h w"],
+    truth: Float[Tensor, "*batch 3 h w"],
+    mask: Float[Tensor, "*batch h w"],
+    head_box: Int[Tensor, "*batch 4"],
+) -> dict[str, Float[Tensor, "*batch"]]:
+    """Compare views, without waiting for the device.
+
+    Args:
+        colors: Rendered before white, sRGB in [0, 1].
+        alphas: Rendered coverage.
+        truth: True pictures before white.
+        mask: True alpha.
+        head_box: As :func:`humansplat.metrics.parts.projected_box` gives it.
+
+    Returns:
+        Of each view the figures that :data:`METRICS` names; ``psnr_head`` is NaN where the box is empty.
+    """
+    box = person_box(mask)
+    return {
+        "psnr": psnr(colors, truth).clamp(max=MAX_PSNR),
+        "ssim": ssim(colors, truth),
+        "silhouette_iou": silhouette_iou(alphas, mask),
+        "psnr_box": psnr_in_box(colors, truth, box).clamp(max=MAX_PSNR),
+        "ssim_box": ssim_in_box(colors, truth, box),
+        "psnr_head": psnr_in_box(colors, truth, head_box).clamp(max=MAX_PSNR),
+    }
+
+
+def means_by_side(scores: dict[str, Float[Tensor, " n"]], side: Int[Tensor, " n"]) -> dict[str, Float[Tensor, ""]]:
+    """Means of all views, by the figures' names, and of each side, ``psnr_back``; NaN where there is nothing to mean.
+
+    Args:
+        scores: Of ``n`` views; those whose head is not seen do not count for ``psnr_head``.
+        side: Places in ``SIDES``; a negative one leaves the view out.
+    """
+    figures: dict[str, Tensor] = {}
+    for name, values in scores.items():
+        valid = side >= 0 if name != "psnr_head" else ~values.isnan() & (side >= 0)
+        figures[name] = _mean(values, valid)
+        for place, label in enumerate(SIDES):
+            figures[f"{name}_{label}"] = _mean(values, valid & (side == place))
+    return figures
+
+
+def _mean(values: Tensor, members: Tensor) -> Tensor:
+    """NaN without members."""
+    return torch.where(members, values, 0.0).sum() / members.sum()
