@@ -74,10 +74,10 @@ def test_boxes_of_points_follow_the_camera_and_end_at_the_picture():
     assert ((bottom - top) > (right - left)).all()
     wide = projected_box(points, cameras, margin=0.2)
     assert (wide[:, :2] < torch.stack([left, top], dim=-1)).all()
-    low = at - torch.tensor([0.0, 0.7, 0.0]) + torch.tensor([[0.2, 0.2, 0.0], [-0.2, -0.2, 0.0]])
+    low = at - torch.tensor([0.0, 0.6, 0.0]) + torch.tensor([[0.2, 0.2, 0.0], [-0.2, -0.2, 0.0]])
     cut = projected_box(low, cameras[:1], margin=0.0)[0]
-    assert cut[3] == SIZE  # half of it is below the picture
-    gone = projected_box(low - torch.tensor([0.0, 0.15, 0.0]), cameras[:1])[0]
+    assert cut[3] == SIZE  # a third of it is below the picture
+    gone = projected_box(low - torch.tensor([0.0, 0.25, 0.0]), cameras[:1])[0]
     assert gone[0] == gone[2]
     behind = projected_box(points + torch.tensor([0.0, 0.0, 4.0]), cameras[:1])[0]
     assert behind[0] == behind[2]
