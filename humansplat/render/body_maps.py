@@ -16,6 +16,8 @@ from humansplat.structures import Cameras, PosedBody, TensorStruct
 
 DEFAULT_POINTS = 65_536
 """About nine points for each covered pixel of a 128 x 128 map of a standing adult."""
+GAP_DEPTH = 0.08
+"""Metres behind a neighbouring pixel at which a point in a part map counts as seen through a gap."""
 
 
 class SurfaceSamples(TensorStruct):
@@ -105,32 +107,12 @@ def rasterize_body(
     Returns:
         Maps with batch axes ``[b, c]``. No gradient flows.
     """
-    batch, count = cameras.viewmats.shape[:2]
-    seen = cameras.resized(size, size)
+    batch = cameras.viewmats.shape[0]
     points = samples.interpolate(body.vertices)  # [b, p, 3]
     at_vertices = vertex_normals(body.vertices, body.faces) if normals is None else normals
     at_points = F.normalize(samples.interpolate(at_vertices), dim=-1)
     canonical = samples.interpolate(body.canonical)
-    num_points = points.shape[1]
-
-    xy, depth = project(points[:, None].expand(-1, count, -1, -1), seen.viewmats, seen.Ks)  # [b, c, p, 2], [b, c, p]
-    column, row = xy.floor().unbind(-1)
-    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size) & (depth > 1e-3)
-    view = torch.arange(batch * count, device=points.device).view(batch, count, 1)
-    drop = batch * count * size * size  # points outside the image go to one spare cell
-    cell = torch.where(
-        inside, (view * size + row.clamp(0, size - 1).long()) * size + column.clamp(0, size - 1).long(), drop
-    )
-    cell, depth = cell.flatten(), depth.flatten()
-
-    nearest = torch.full((drop + 1,), torch.inf, device=points.device).scatter_reduce(0, cell, depth, "amin")
-    farthest = torch.zeros(drop + 1, device=points.device).scatter_reduce(0, cell, depth, "amax")
-    number = torch.arange(num_points, device=points.device).repeat(batch * count)
-    number = torch.where(depth <= nearest[cell], number, -1)  # the largest number wins a tie, on every device
-    winner = torch.full((drop + 1,), -1, device=points.device).scatter_reduce(0, cell, number, "amax")
-
-    shape = (batch, count, size, size)
-    winner = winner[:drop].view(shape)
+    winner, nearest, farthest = _splat(points, cameras, size)
     hit = winner >= 0
     index = winner.clamp(min=0)
     element = torch.arange(batch, device=points.device).view(batch, 1, 1, 1)
@@ -140,6 +122,60 @@ def rasterize_body(
         points=points[element, index] * mask,
         normals=at_points[element, index] * mask,
         canonical=canonical[index] * mask,
-        depth=torch.where(hit, nearest[:drop].view(shape), 0.0),
-        far_depth=torch.where(hit, farthest[:drop].view(shape), 0.0),
+        depth=torch.where(hit, nearest, 0.0),
+        far_depth=torch.where(hit, farthest, 0.0),
     )
+
+
+@torch.no_grad()
+def rasterize_parts(
+    body: PosedBody, cameras: Cameras, samples: SurfaceSamples, *, size: int = 128
+) -> Int[Tensor, "b c {size} {size}"]:
+    """Part maps of a batch of bodies: which part each pixel shows.
+
+    Args:
+        body: Vertices ``[b, v, 3]``.
+        cameras: ``[b, c]`` cameras of square images; their own size does not matter.
+        samples: Points on this body model's surface (:func:`sample_surface`).
+        size: Side of the maps, pixels.
+
+    Returns:
+        0 where no part is seen, ``k + 1`` for part ``k`` (``humansplat.body.parts``). A point far behind those in the
+        pixels around it shows through a gap between points and counts as not seen.
+    """
+    corner = samples.weights.argmax(dim=-1, keepdim=True)
+    labels = body.parts[samples.corners.gather(-1, corner)[..., 0]]
+    winner, nearest, _ = _splat(samples.interpolate(body.vertices), cameras, size)
+    around = -F.max_pool2d(-nearest, kernel_size=3, stride=1, padding=1)
+    seen = (winner >= 0) & (nearest <= around + GAP_DEPTH)
+    return (labels[winner.clamp(min=0)] + 1) * seen
+
+
+def _splat(
+    points: Float[Tensor, "b p 3"], cameras: Cameras, size: int
+) -> tuple[Int[Tensor, "b c y x"], Float[Tensor, "b c y x"], Float[Tensor, "b c y x"]]:
+    """For every pixel the number of the nearest point, -1 where there is none, and the least and largest depth."""
+    batch, count = cameras.viewmats.shape[:2]
+    seen = cameras.resized(size, size)
+    num_points = points.shape[1]
+
+    xy, depth = project(points[:, None].expand(-1, count, -1, -1), seen.viewmats, seen.Ks)  # [b, c, p, 2], [b, c, p]
+    column, row = xy.floor().unbind(-1)
+    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size) & (depth > 1e-3)
+    view = torch.arange(batch * count, device=points.device).view(batch, count, 1)
+    drop = batch * count * size * size
+    # Points outside the image go to spare cells: to many, since a GPU writes to one of them one after the other.
+    spare = drop + torch.arange(num_points, device=points.device)
+    cell = torch.where(
+        inside, (view * size + row.clamp(0, size - 1).long()) * size + column.clamp(0, size - 1).long(), spare
+    )
+    cell, depth = cell.flatten(), depth.flatten()
+
+    nearest = torch.full((drop + num_points,), torch.inf, device=points.device).scatter_reduce(0, cell, depth, "amin")
+    farthest = torch.zeros(drop + num_points, device=points.device).scatter_reduce(0, cell, depth, "amax")
+    number = torch.arange(num_points, device=points.device).repeat(batch * count)
+    number = torch.where(depth <= nearest[cell], number, -1)  # the largest number wins a tie, on every device
+    winner = torch.full((drop + num_points,), -1, device=points.device).scatter_reduce(0, cell, number, "amax")
+
+    shape = (batch, count, size, size)
+    return winner[:drop].view(shape), nearest[:drop].view(shape), farthest[:drop].view(shape)
