@@ -21,7 +21,7 @@ Structure Priors", NeurIPS 2024, sections 3.4 and 3.5. Where this differs from t
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from humansplat.geometry.rays import camera_rays, plucker
@@ -144,6 +144,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         maps: BodyMaps,
         token_ids: Int[Tensor, " j"],
         token_normals: Float[Tensor, "b j 3"],
+        known: Bool[Tensor, "b s"] | None = None,
     ) -> Gaussians:
         """Decode all views jointly.
 
@@ -157,6 +158,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
                 :class:`humansplat.models.conditioning.BodyConditioner`.
             token_ids: The vertices that become tokens.
             token_normals: Their unit normals, world frame.
+            known: Which of the latents are given; the others' values do not count. ``None``: all. The photo's must be.
 
         Returns:
             ``n`` splats a batch element, world frame: the photo's pixels, the other views', the skin's.
@@ -174,13 +176,12 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             center = (body.vertices.amin(dim=1) + body.vertices.amax(dim=1)) / 2
             points = body.vertices[:, token_ids]  # [b, j, 3]
             kept = nearest_cells(image[:, 3], maps, grid, self.kept_cells)  # [b, 4, t]
-            cell_features = self._cell_features(latents.float(), image, cameras, maps, center, kept)
+            filled, missing = _filled(latents.float(), known)
+            cell_features = self._cell_features(filled, image, cameras, maps, center, kept)
             body_features = self._body_features(latents.float(), cameras, body, maps, center, token_ids, token_normals)
             windows = self._windows(kept, grid, points, cameras)
 
-        missing = torch.zeros(NUM_VIEWS, 1, device=image.device)
-        missing[latents.shape[1] :] = 1.0
-        x = self.embed(cell_features) + (self.view_tokens + missing * self.missing_token)[:, None]
+        x = self.embed(cell_features) + (self.view_tokens + missing * self.missing_token)[:, :, None]
         x = x.flatten(1, 2)  # [b, 4 t, d]
         body_tokens = self.embed_body(body_features)
         for block in self.intra:
@@ -210,22 +211,15 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
 
     def _cell_features(
         self,
-        latents: Tensor,
+        filled: Float[Tensor, "b v c g g"],
         image: Tensor,
         cameras: Cameras,
         maps: BodyMaps,
         center: Tensor,
         kept: Int[Tensor, "b v t"],
     ) -> Float[Tensor, "b v t f"]:
-        batch, seen, _, grid, _ = latents.shape
-        # The back's silhouette is the front's mirrored, and its cloth mostly the front's too, so its
-        # cells start from the mirrored photo; the sides start from nothing.
-        filled = latents.new_zeros(batch, NUM_VIEWS, *latents.shape[2:])
-        filled[:, :seen] = latents
-        if seen <= BACK:
-            filled[:, BACK] = latents[:, 0].flip(-1)
         shown = image if self.photo_patches else image[:, 3:]
-        photo = image.new_zeros(batch, NUM_VIEWS, *shown.shape[1:])
+        photo = image.new_zeros(len(image), NUM_VIEWS, *shown.shape[1:])
         photo[:, 0], photo[:, BACK] = shown, shown.flip(-1)
 
         origins, directions = camera_rays(cameras, self.cell)
@@ -333,3 +327,22 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             gate_logit=0.0,
         )
         return splat_head.carve(splats, image, photo)
+
+
+def _filled(
+    latents: Float[Tensor, "b s c g g"], known: Bool[Tensor, "b s"] | None
+) -> tuple[Float[Tensor, "b v c g g"], Float[Tensor, "b v 1"]]:
+    """Latents of all views, and 1 for each that is missing.
+
+    The back's silhouette is the front's mirrored, and its cloth mostly the front's too, so its cells start from the
+    mirrored photo; the sides start from nothing.
+    """
+    batch, given = latents.shape[:2]
+    guess = latents.new_zeros(batch, NUM_VIEWS, *latents.shape[2:])
+    guess[:, BACK] = latents[:, 0].flip(-1)
+    if known is None:
+        known = torch.ones(batch, given, dtype=torch.bool, device=latents.device)
+    filled = torch.where(known[..., None, None, None], latents, guess[:, :given])
+    missing = torch.ones(batch, NUM_VIEWS, 1, device=latents.device)
+    missing[:, :given, 0] = (~known).float()
+    return torch.cat([filled, guess[:, given:]], dim=1), missing

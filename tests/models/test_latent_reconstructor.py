@@ -163,6 +163,20 @@ def test_four_latents_are_taken_too(rng):
     assert (one.colors - four.colors).abs().max() > 0
 
 
+def test_who_lacks_views_is_as_if_they_had_not_been_given(rng):
+    model = LatentReconstructor(**TINY).eval()
+    inputs = dummy_inputs(rng)
+    inputs["latents"] = torch.randn(2, 4, 4, SIZE // 8, SIZE // 8, generator=rng)
+    known = torch.tensor([[True, True, True, True], [True, False, False, False]])
+    with torch.no_grad():
+        mixed = model(**inputs, known=known)
+        four = model(**inputs)
+        alone = model(**inputs | {"latents": inputs["latents"][:, :1]})
+    torch.testing.assert_close(mixed[0].means, four[0].means, atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed[1].means, alone[1].means, atol=1e-6, rtol=0)
+    assert not torch.equal(four.colors[1], alone.colors[1])
+
+
 def test_a_picture_that_does_not_fit_is_refused(rng):
     inputs = dummy_inputs(rng)
     inputs["latents"] = torch.randn(2, 1, 4, 16, 16, generator=rng)
