@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from humansplat import draws
 from humansplat.body.skinning import Skeleton
 from humansplat.config import NoiseLevels
 from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -87,7 +88,7 @@ class BodyNoise(nn.Module):
         """
 
         def noise(like: Tensor) -> Tensor:
-            return torch.randn(like.shape, generator=generator, device=like.device)
+            return draws.normal(generator, *like.shape)
 
         share, axes = amount[:, None], sight_axes(viewing)
         world, _ = self.skeleton(torch.zeros_like(rotations), axis_angle_to_matrix(rotations), translation)

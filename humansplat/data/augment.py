@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from humansplat import draws
 from humansplat.body.smpl import ROTATIONS
 from humansplat.config import AugmentConfig
 from humansplat.data.people import BodyTemplate, PeopleBatch
@@ -23,15 +24,14 @@ def augment(
     batch: PeopleBatch, config: AugmentConfig, template: BodyTemplate, generator: torch.Generator
 ) -> PeopleBatch:
     """Draw and apply all random changes; no synchronisation with the device."""
-    b, device = batch.people.shape[0], batch.people.device
+    b = len(batch.people)
     if config.mirror > 0:
-        batch = mirror(batch, torch.rand(b, generator=generator, device=device) < config.mirror, template)
+        batch = mirror(batch, draws.uniform(generator, b) < config.mirror, template)
     if config.gain > 0 or config.permute > 0:
-        draws = torch.rand(3, b, 3, generator=generator, device=device)
-        gains = ((2 * draws[0] - 1) * config.gain).exp()
-        shuffled = draws[1].argsort(dim=1)
-        keep = draws[2, :, :1] >= config.permute
-        channels = torch.where(keep, torch.arange(3, device=device), shuffled)
+        for_gain, for_order, for_keeping = draws.uniform(generator, b, 3, 3).unbind(1)
+        gains = ((2 * for_gain - 1) * config.gain).exp()
+        keep = for_keeping[:, :1] >= config.permute
+        channels = torch.where(keep, torch.arange(3, device=keep.device), for_order.argsort(dim=1))
         batch = recolor(batch, gains, channels)
     return roughen(batch, config, generator)
 

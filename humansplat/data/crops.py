@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from humansplat import draws
 from humansplat.data.rig import CANONICAL_FILL
 from humansplat.geometry.projection import to_camera
 from humansplat.metrics.image import mask_box
@@ -41,7 +42,7 @@ def box_center(alpha: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n 2"], Flo
 def draw_framing(alpha: Float[Tensor, "n h w"], generator: torch.Generator) -> Framing:
     """The canonical crop of each picture, missed by a little: 3 % of its size, 1 % of its place, 3 degrees of roll."""
     center, side = box_center(alpha)
-    noise = torch.randn(4, len(alpha), generator=generator, device=alpha.device)
+    noise = draws.normal(generator, len(alpha), 4).mT
     fill = CANONICAL_FILL * (0.03 * noise[0]).clamp(-0.08, 0.08).exp()
     return Framing(
         scale=fill / side,
@@ -113,10 +114,9 @@ def spoil(crops: Float[Tensor, "n 4 s s"], generator: torch.Generator) -> Float[
 
     What synthetic pictures lack and photographs have; each crop gets some of it.
     """
-    count, device = len(crops), crops.device
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(count, *shape, generator=generator, device=device)
+        return draws.uniform(generator, len(crops), *shape)
 
     coarse = F.interpolate(F.avg_pool2d(crops, 2), scale_factor=2, mode="bilinear")
     coarser = F.interpolate(F.avg_pool2d(crops, 4), scale_factor=4, mode="bilinear")
@@ -129,7 +129,7 @@ def spoil(crops: Float[Tensor, "n 4 s s"], generator: torch.Generator) -> Float[
     colors = torch.lerp(colors, grey.expand_as(colors), (uniform(1, 1, 1) * 1.6 - 0.6).clamp(min=0.0))
     gamma = (0.7 * (uniform(1, 1, 1) - 0.5)).exp()
     colors = colors.clamp(1e-3, 1).pow(gamma)
-    noise = torch.randn(colors.shape, generator=generator, device=device)
+    noise = draws.normal(generator, *colors.shape)
     colors = (colors + 0.04 * uniform(1, 1, 1).square() * noise).clamp(0, 1)
 
     # The mask grows or shrinks by a pixel or two: a threshold on its blurred self.
@@ -143,12 +143,12 @@ def spoil(crops: Float[Tensor, "n 4 s s"], generator: torch.Generator) -> Float[
 def _hide(crops: Float[Tensor, "n 4 s s"], generator: torch.Generator) -> Float[Tensor, "n 4 s s"]:
     """Paint a rectangle of some crops: white and masked out, as a matting error, or coloured, as an object."""
     count, size, device = len(crops), crops.shape[-1], crops.device
-    draws = torch.rand(9, count, 1, 1, 1, generator=generator, device=device)
+    numbers = draws.uniform(generator, count, 9, 1, 1, 1).unbind(1)
     places = (torch.arange(size, device=device) + 0.5) / size
     x, y = places.view(1, 1, 1, -1), places.view(1, 1, -1, 1)
-    half_width, half_height = 0.02 + 0.08 * draws[2], 0.02 + 0.08 * draws[3]
-    covered = ((x - draws[0]).abs() < half_width) & ((y - draws[1]).abs() < half_height) & (draws[4] < 0.3)
-    paint = torch.where(draws[5] < 0.5, torch.ones_like(draws[6:9]), draws[6:9])[..., 0, 0, 0].mT[..., None, None]
-    mask = torch.where(draws[5] < 0.5, torch.zeros_like(draws[5]), torch.ones_like(draws[5]))
-    patch = torch.cat([paint, mask], dim=1)
+    half_width, half_height = 0.02 + 0.08 * numbers[2], 0.02 + 0.08 * numbers[3]
+    covered = ((x - numbers[0]).abs() < half_width) & ((y - numbers[1]).abs() < half_height) & (numbers[4] < 0.3)
+    absent, none, full = numbers[5] < 0.5, torch.zeros_like(numbers[5]), torch.ones_like(numbers[5])
+    paint = torch.where(absent, full, torch.cat(numbers[6:], dim=1))
+    patch = torch.cat([paint, torch.where(absent, none, full)], dim=1)
     return torch.where(covered, patch.expand_as(crops), crops)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from humansplat import draws
 from humansplat.config import AugmentConfig
 from humansplat.data.augment import augment as augment_batch
 from humansplat.data.format import MANIFEST
@@ -178,10 +179,10 @@ class PeoplePool:
         """
         if num_targets > self.num_views:
             raise ValueError(f"num_targets ({num_targets}) exceeds the {self.num_views} views of a person")
-        people = torch.randint(len(self), (batch_size,), generator=generator, device=self.device)
-        keys = torch.rand(batch_size, self.num_views, generator=generator, device=self.device)
+        people = draws.integers(generator, len(self), batch_size)
+        keys = draws.uniform(generator, batch_size, self.num_views)
         if photo_weight > 0:
-            chosen = torch.rand(batch_size, generator=generator, device=self.device) < photo_weight
+            chosen = draws.uniform(generator, batch_size) < photo_weight
             keys[:, 0] -= chosen.float()  # below all others
         batch = self.batch(people, keys.argsort(dim=1)[:, :num_targets], num_inputs=num_inputs)
         return batch if augment is None else augment_batch(batch, augment, self.template, generator)

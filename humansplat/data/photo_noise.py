@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from humansplat import draws
 from humansplat.config import AugmentConfig
 from humansplat.data.people import PeopleBatch
 from humansplat.errors import UserError
@@ -32,14 +33,13 @@ def roughen(batch: PeopleBatch, config: AugmentConfig, generator: torch.Generato
     Raises:
         UserError: If the folder of backgrounds holds none.
     """
-    count, device = len(batch.people), batch.images.device
+    count = len(batch.people)
     if config.crop_scale > 0 or config.crop_shift > 0:
-        draws = 2 * torch.rand(3, count, generator=generator, device=device) - 1
-        batch = reframe_rig(batch, (config.crop_scale * draws[0]).exp(), config.crop_shift * draws[1:].mT)
-    compressed = torch.rand(2, count, generator=generator, device=device) if config.jpeg > 0 else None
+        framing = 2 * draws.uniform(generator, count, 3) - 1
+        batch = reframe_rig(batch, (config.crop_scale * framing[:, 0]).exp(), config.crop_shift * framing[:, 1:])
+    compressed = draws.uniform(generator, count, 2).mT if config.jpeg > 0 else None
     if config.background > 0 or compressed is not None:
-        draws = torch.rand(count, generator=generator, device=device)
-        chosen = draws < config.background
+        chosen = draws.uniform(generator, count) < config.background
         backgrounds = _backgrounds(config, batch.images, generator)
         if compressed is not None:  # JPEG acts on a whole picture: white behind those who have no other background
             backgrounds = torch.where(chosen.view(-1, 1, 1, 1), backgrounds, torch.ones_like(backgrounds))
@@ -57,9 +57,9 @@ def _backgrounds(
     """One background a person."""
     count, device, size = len(images), images.device, (images.shape[-2], images.shape[-1])
     if config.backgrounds is None:
-        return drawn_backgrounds(count, size, generator, device)
+        return drawn_backgrounds(count, size, generator)
     pictures = _on_device(config.backgrounds, size, str(device))
-    return pictures[torch.randint(len(pictures), (count,), generator=generator, device=device)].float() / 255
+    return pictures[draws.integers(generator, len(pictures), count)].float() / 255
 
 
 def reframe_rig(batch: PeopleBatch, scale: Float[Tensor, " b"], shift: Float[Tensor, "b 2"]) -> PeopleBatch:
@@ -110,15 +110,13 @@ def before_background(
     return replace(batch, images=images)
 
 
-def drawn_backgrounds(
-    count: int, size: tuple[int, int], generator: torch.Generator, device: torch.device
-) -> Float[Tensor, "b 3 h w"]:
+def drawn_backgrounds(count: int, size: tuple[int, int], generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
     """Backgrounds of one colour, of a few that run into each other, or of grain on either; a third each."""
-    draws = torch.rand(count, 3, COARSE, COARSE, generator=generator, device=device)
-    kind = torch.rand(count, 1, 1, 1, generator=generator, device=device)
-    plain = draws[:, :, :1, :1].expand(-1, -1, *size)
-    gradient = F.interpolate(draws, size=size, mode="bilinear", align_corners=True)
-    grain = 0.2 * torch.randn(count, 3, *size, generator=generator, device=device)
+    colors = draws.uniform(generator, count, 3, COARSE, COARSE)
+    kind = draws.uniform(generator, count, 1, 1, 1)
+    plain = colors[:, :, :1, :1].expand(-1, -1, *size)
+    gradient = F.interpolate(colors, size=size, mode="bilinear", align_corners=True)
+    grain = 0.2 * draws.normal(generator, count, 3, *size)
     background = torch.where(kind < 1 / 3, plain, gradient)
     return torch.where(kind > 2 / 3, background + grain, background).clamp(0, 1)
 

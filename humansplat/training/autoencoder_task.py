@@ -7,6 +7,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
+from humansplat import draws
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.losses import absolute_loss, ssim_loss
@@ -65,7 +66,7 @@ class AutoencoderTask:
     ) -> dict[str, Tensor]:
         """Absolute error, ``1 - SSIM`` and divergence."""
         shape = (len(batch), LATENT_CHANNELS, batch.shape[-2] // CELL, batch.shape[-1] // CELL)
-        noise = torch.randn(shape, generator=generator, device=batch.device)
+        noise = draws.normal(generator, *shape)
         restored, divergence = module(batch, noise)
         return {
             "absolute": absolute_loss(restored, batch),

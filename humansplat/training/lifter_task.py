@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from humansplat import draws
 from humansplat.body.anny import AnnyBody
 from humansplat.body.fit_landmarks import LANDMARK_STD, detector_map
 from humansplat.body.landmarks import MIRRORED_LANDMARKS, NUM_LANDMARKS, landmark_points
@@ -193,10 +194,10 @@ def misplaced(landmarks: Float[Tensor, "n 33 3"], generator: torch.Generator) ->
     count, device = len(landmarks), landmarks.device
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(count, *shape, generator=generator, device=device)
+        return draws.uniform(generator, count, *shape)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(count, *shape, generator=generator, device=device)
+        return draws.normal(generator, count, *shape)
 
     limbs, mirrored, stds = _detector_tables(device)
     shift = normal(len(LIMB_LANDMARKS), 2) * torch.where(uniform(len(LIMB_LANDMARKS), 1) < 1 / 30, 0.06, 0.006)

@@ -79,7 +79,7 @@ def test_background_colours_the_edge_and_keeps_the_mask(batch):
 
 
 def test_drawn_backgrounds_are_of_three_kinds(rng):
-    drawn = drawn_backgrounds(60, (24, 24), rng, torch.device("cpu"))
+    drawn = drawn_backgrounds(60, (24, 24), rng)
     steps = (drawn[..., 1:] - drawn[..., :-1]).abs().amax(dim=(1, 2, 3))
     assert drawn.min() >= 0
     assert drawn.max() <= 1
