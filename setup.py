@@ -17,6 +17,7 @@ REQUIRED = [
     "safetensors>=0.5",
     "huggingface_hub>=0.30",
     "diffusers>=0.35",
+    "transformers>=4.48",
     "gsplat>=1.5",
     "gsply>=0.4",
     "trimesh>=4.5",

@@ -1,0 +1,175 @@
+"""SV3D as a denoiser of latents: its network, the encoder of the photo, and how the library's terms become theirs.
+
+A folder of weights holds ``unet/`` and ``image_encoder/`` as ``save_pretrained`` writes them, and may hold
+``feature_extractor/preprocessor_config.json``: the layout in which SV3D and HumanSplat are published for diffusers.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from humansplat.errors import UserError
+from humansplat.models.edm import denoise_with
+from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
+
+COND_AUG = 1e-5
+"""Noise on the photo before encoding that SV3D was trained with, and that its embedding states."""
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+UNET, IMAGE_ENCODER, FEATURE_EXTRACTOR = "unet", "image_encoder", "feature_extractor"
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class SV3D(nn.Module):
+    """A :class:`~humansplat.models.edm.LatentDenoiser` of SV3D's architecture, of any size.
+
+    Args:
+        unet: The network.
+        image_encoder: Embeds the photo in the UNet's ``cross_attention_dim`` numbers.
+        image_mean: Of the encoder's input, sRGB in [0, 1].
+        image_std: Of the encoder's input.
+
+    Raises:
+        ValueError: If the two do not go together.
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+
+    def __init__(
+        self,
+        unet: SV3DUNet,
+        image_encoder: CLIPVisionModelWithProjection,
+        image_mean: tuple[float, float, float] = CLIP_MEAN,
+        image_std: tuple[float, float, float] = CLIP_STD,
+    ) -> None:
+        super().__init__()
+        width, needed = image_encoder.config.projection_dim, unet.config["cross_attention_dim"]
+        if width != needed:
+            raise ValueError(f"the image encoder gives {width} numbers, the UNet takes {needed}")
+        self.unet = unet
+        self.image_encoder = image_encoder
+        size = image_encoder.config.image_size
+        assert isinstance(size, int)
+        self.image_size = size
+        self.register_buffer("image_mean", torch.tensor(image_mean)[:, None, None], persistent=False)
+        self.register_buffer("image_std", torch.tensor(image_std)[:, None, None], persistent=False)
+
+    def embed_photo(self, photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 d"]:
+        """One token of the image encoder for each photo, sRGB in [0, 1], of any size."""
+        side = (self.image_size, self.image_size)
+        resized = F.interpolate(photo, side, mode="bicubic", align_corners=False, antialias=True)
+        pixels = (resized - self.image_mean) / self.image_std
+        return self.image_encoder(pixels.to(self.image_encoder.dtype)).image_embeds[:, None]
+
+    def conditions(
+        self,
+        photo_latent: Float[Tensor, "b c g g2"],
+        photo: Float[Tensor, "b 3 h w"],
+        azimuths: Float[Tensor, "b v"],
+        elevations: Float[Tensor, "b v"],
+    ) -> ViewConditions:
+        """State a photo and views in the network's terms; arguments as for :meth:`denoise`, in the same order."""
+        return ViewConditions(
+            image_embedding=self.embed_photo(photo),
+            photo_latent=photo_latent / self.unet.latent_scaling,
+            cond_aug=torch.full_like(azimuths, COND_AUG),
+            polar=math.pi / 2 - elevations,
+            azimuth=azimuths.remainder(2 * math.pi),
+        )
+
+    def denoise(
+        self,
+        noised: Float[Tensor, "b v c g g2"],
+        sigma: Float[Tensor, " b"],
+        photo_latent: Float[Tensor, "b c g g2"],
+        photo: Float[Tensor, "b 3 h w"],
+        azimuths: Float[Tensor, "b v"],
+        elevations: Float[Tensor, "b v"],
+    ) -> Float[Tensor, "b v c g g2"]:
+        """Estimate the clean latents in one step, without guidance; see the protocol."""
+        return self.denoise_given(noised, sigma, self.conditions(photo_latent, photo, azimuths, elevations))
+
+    def denoise_given(
+        self, noised: Float[Tensor, "b v c g g2"], sigma: Float[Tensor, " b"], conditions: ViewConditions
+    ) -> Float[Tensor, "b v c g g2"]:
+        """:meth:`denoise` for conditions that were computed before; the photo's view first in both."""
+        # SV3D's orbit ends at the photo, and its network embeds the place in the orbit.
+        ordered = conditions.roll_views(-1)
+
+        def network(scaled: Tensor, noise_level: Tensor) -> Tensor:
+            return self.unet(scaled.to(self.unet.dtype), noise_level, ordered)
+
+        return denoise_with(network, noised.roll(-1, dims=1), sigma).roll(1, dims=1)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that :func:`load_sv3d` and diffusers' loaders read."""
+        self.unet.save_pretrained(folder / UNET)
+        self.image_encoder.save_pretrained(folder / IMAGE_ENCODER)
+        (folder / FEATURE_EXTRACTOR).mkdir(parents=True, exist_ok=True)
+        values = {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": self.image_size},
+            "crop_size": {"height": self.image_size, "width": self.image_size},
+            "image_mean": [round(value, 8) for value in self.image_mean.flatten().tolist()],
+            "image_std": [round(value, 8) for value in self.image_std.flatten().tolist()],
+        }
+        text = json.dumps(values, indent=1) + "\n"
+        (folder / FEATURE_EXTRACTOR / "preprocessor_config.json").write_text(text, encoding="utf-8")
+
+
+def load_sv3d(folder: Path, dtype: torch.dtype = torch.float32) -> SV3D:
+    """Load a folder strictly, in ``eval`` mode.
+
+    Raises:
+        UserError: If files are missing, or a tensor is missing, unknown or of another shape; it is named.
+    """
+    unet = _load(SV3DUNet, folder / UNET, dtype)
+    image_encoder = _load(CLIPVisionModelWithProjection, folder / IMAGE_ENCODER, dtype)
+    stated = folder / FEATURE_EXTRACTOR / "preprocessor_config.json"
+    values = json.loads(stated.read_text(encoding="utf-8")) if stated.is_file() else {}
+    mean, std = values.get("image_mean", CLIP_MEAN), values.get("image_std", CLIP_STD)
+    return SV3D(unet, image_encoder, tuple(mean), tuple(std)).eval()
+
+
+def build_image_encoder(
+    width: int, num_layers: int, num_heads: int, projection: int, image_size: int = 224, patch_size: int = 16
+) -> CLIPVisionModelWithProjection:
+    """Make an untrained image encoder of CLIP's architecture."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
+            projection_dim=projection,
+            image_size=image_size,
+            patch_size=patch_size,
+        )
+    )
+
+
+def _load(kind: type[M], folder: Path, dtype: torch.dtype) -> M:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no config.json; give a folder with {UNET}/ and {IMAGE_ENCODER}/")
+    try:
+        module, told = kind.from_pretrained(  # type: ignore[attr-defined]
+            folder, torch_dtype=dtype, output_loading_info=True
+        )
+    except OSError as error:
+        raise UserError(f"{folder} does not load ({error}); get the weights anew") from error
+    wrong = {
+        label: sorted(str(name) for name in told[f"{label}_keys"] if not str(name).endswith("position_ids"))
+        for label in ("missing", "unexpected", "mismatched")
+    }
+    lines = [f"{label}: {', '.join(names)}" for label, names in wrong.items() if names]
+    if lines:
+        raise UserError(f"{folder} does not fit {kind.__name__}; {'; '.join(lines)}")
+    return module
