@@ -265,11 +265,57 @@ class NoiseLevels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentsConfig:
+    """What the latents of a person's unseen views are while training, as shares against each other.
+
+    The photo's own latent is always the clean one. For ``reconstruction.num_inputs`` 4; see ``training.latents``.
+    """
+
+    clean: float = 1.0
+    noised: float = 0.0
+    """With normal noise added."""
+    diffused: float = 0.0
+    """Noised, then denoised in one step by ``view_model``."""
+    missing: float = 0.0
+    """The network is given the photo's alone."""
+    sigma_mean: float = 0.03
+    """Mean of the logarithm of the noise's standard deviation, of noised and diffused latents, one a person;"""
+    sigma_std: float = 0.2
+    """and its standard deviation."""
+    view_model: Path | None = None
+    """Folder of a trained view model; it stays as it is."""
+
+    def __post_init__(self) -> None:
+        shares = {name: getattr(self, name) for name in ("clean", "noised", "diffused", "missing")}
+        if min(shares.values()) < 0 or max(shares.values()) == 0:
+            raise UserError(f"reconstruction.latents ({shares}) must be at least 0, and one of them above")
+        if self.diffused > 0 and self.view_model is None:
+            raise UserError(
+                f"reconstruction.latents.diffused ({self.diffused}) needs a view model: give its folder as "
+                "reconstruction.latents.view_model, or set the share to 0"
+            )
+        if self.sigma_std < 0:
+            raise UserError(f"reconstruction.latents.sigma_std ({self.sigma_std}) must be at least 0")
+
+    @property
+    def only_clean(self) -> bool:
+        """Whether nothing is noised, diffused or missing."""
+        return self.noised == self.diffused == self.missing == 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReconstructionConfig:
     """Options of the reconstruction task."""
 
     autoencoder: Path = Path("weights/small/vae")
-    """Folder of the trained autoencoder; it stays as it is."""
+    """Folder of the trained autoencoder; it stays as it is. Not read in pixel space."""
+    num_inputs: Literal[1, 4] = 1
+    """Views whose true latents the network is given: the photo's, or all four of the rig."""
+    space: Literal["latent", "pixel"] = "latent"
+    """``pixel``: cells of 8 x 8 pixels, unshuffled to 192 channels, instead of the autoencoder's latents; the model's
+    ``latent_channels`` follows."""
+    latents: LatentsConfig = field(default_factory=LatentsConfig)
+    """What the latents of the unseen views are while training."""
     model: ReconstructorConfig = field(default_factory=ReconstructorConfig)
     num_targets: int = 4
     """Pictures to be matched, a person and step."""
@@ -293,6 +339,10 @@ class ReconstructionConfig:
                 raise UserError(
                     f"reconstruction.{name} ({getattr(self, name)}) is a probability: give a number from 0 to 1"
                 )
+        if self.num_inputs == 1 and not self.latents.only_clean:
+            raise UserError("reconstruction.latents are mixed only with reconstruction.num_inputs=4: set it")
+        if self.space == "pixel" and self.latents.diffused > 0:
+            raise UserError("reconstruction.latents.diffused is for latents: a view model knows no pixel space")
 
 
 @dataclass(frozen=True, kw_only=True)
