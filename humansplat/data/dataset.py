@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from humansplat import draws
@@ -211,6 +211,13 @@ class PeoplePool:
             body=body,
             people=people,
         )
+
+    def compared_views(self) -> tuple[Int[Tensor, " t"], Bool[Tensor, "n t"]]:
+        """Views by which a model is judged: those of anybody, and whether each is one of each person's."""
+        with self._lock:
+            compared = self._slots["compared"][: len(self)].clone()
+        views = compared.any(dim=0).nonzero()[:, 0]
+        return views, compared[:, views]
 
     def _new_names(self) -> list[str]:
         """This process's people of the manifest's lines since the last call.

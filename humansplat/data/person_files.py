@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from humansplat.data.format import read_cameras
-from humansplat.data.rig import NUM_RIG_VIEWS
+from humansplat.data.rig import COMPARED, NUM_RIG_VIEWS
 from humansplat.errors import UserError
 from humansplat.io.body import read_body
 from humansplat.structures import Cameras, PosedBody
@@ -28,6 +28,8 @@ class PersonTensors:
     """``[v]``."""
     body: PosedBody
     """Unbatched."""
+    compared: Bool[Tensor, " v"] | None = None
+    """Views by which a model is judged, see ``data.rig.COMPARED``; ``None``: all but the rig's."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is not the same for everybody, by name; the parameters' names begin with ``param.``."""
@@ -35,10 +37,14 @@ class PersonTensors:
             "images": self.images,
             "viewmats": self.cameras.viewmats,
             "Ks": self.cameras.Ks,
+            "compared": self._compared(),
             "vertices": self.body.vertices,
             "joints": self.body.joints,
         }
         return own | {f"param.{name}": value for name, value in (self.body.parameters or {}).items()}
+
+    def _compared(self) -> Bool[Tensor, " v"]:
+        return torch.arange(len(self.images)) >= NUM_RIG_VIEWS if self.compared is None else self.compared
 
 
 def load_person(
@@ -67,6 +73,7 @@ def load_person(
         images=torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()),
         cameras=cameras[torch.tensor(views)].resized(*size),
         body=body,
+        compared=torch.tensor([roles[view] in COMPARED for view in views]),
     )
 
 
