@@ -14,6 +14,8 @@ import yaml
 from humansplat.errors import UserError
 
 T = TypeVar("T")
+BodyUse = Literal["full", "maps", "tokens", "none"]
+"""What a reconstructor uses of the body; ``models.latent_reconstructor.LatentReconstructor`` says what each means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,9 @@ class DataConfig:
     """Folder of people as ``humansplat synthesize`` and ``humansplat prepare`` write it."""
     validation: Path | None = None
     """Folder of held-out people; without it nothing is validated and no best weights are kept."""
+    replicate: bool = True
+    """Every process of a pool keeps all people, and the same global batch trains alike in any number of processes.
+    Otherwise each keeps its own share, and so many times as many people fit into memory."""
     capacity: int = 1_000
     """People kept in memory per process; when more come, the oldest are replaced."""
     validation_people: int = 48
@@ -212,14 +217,18 @@ class AutoencoderConfig:
 class ReconstructorConfig:
     """Constructor arguments of ``models.latent_reconstructor.LatentReconstructor``; see there."""
 
+    latent_channels: int = 4
+    patch: int = 1
+    num_views: int = 4
     width: int = 256
     num_heads: int = 4
     num_intra_layers: int = 4
     num_body_layers: int = 1
     num_inter_layers: int = 3
     window: float = 2.0
-    num_body_tokens: int = 1536
-    kept_cells: int = 384
+    num_body_tokens: int | None = 1536
+    body: BodyUse = "full"
+    kept_cells: int | None = 384
     unseen_splats: int = 4
     body_splats: int = 2
     photo_patches: bool = False
@@ -262,6 +271,75 @@ class NoiseLevels:
         for level in fields(self):
             if not getattr(self, level.name) >= 0:
                 raise UserError(f"noise.{level.name} ({getattr(self, level.name)}) must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptualConfig:
+    """The perceptual distance of the losses (HumanSplat, Eqs. 5 and 6); see ``docs/training.md``."""
+
+    kind: Literal["none", "lpips", "encoder"] = "none"
+    """``lpips``: VGG16's published weights, from ``folder``. ``encoder``: features of ``reconstruction.autoencoder``.
+    Never chosen by what is there."""
+    folder: Path | None = None
+    """Of the files that ``lpips`` needs; ``humansplat.metrics.lpips`` says which."""
+    weight: float = 0.0
+    """Of the distance between whole target pictures (Eq. 6); 0 leaves it out."""
+    num_pictures: int = 1
+    """Target pictures of each person and step that it is taken of, drawn at random."""
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.num_pictures < 1:
+            raise UserError(
+                f"perceptual.weight ({self.weight}) must be at least 0 and num_pictures ({self.num_pictures}) above"
+            )
+        if self.kind == "none" and self.weight > 0:
+            raise UserError(f"perceptual.weight is {self.weight} but kind is none: choose lpips or encoder")
+        if (self.kind == "lpips") != (self.folder is not None):
+            raise UserError(
+                f"perceptual.kind is {self.kind} and folder is {self.folder}: lpips needs the folder of its weights, "
+                "nothing else does"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarchicalConfig:
+    """The hierarchical semantic loss (HumanSplat, Eq. 5); see ``docs/training.md``."""
+
+    weight: float = 0.0
+    """Of the whole; 0 leaves it out."""
+    levels: tuple[int, ...] = (32, 64, 128)
+    """Sides of the crops at the levels, pixels, ascending; each divides the last."""
+    level_weights: tuple[float, ...] = ()
+    """Of the levels; without any 1 each."""
+    perceptual_weight: float = 1.0
+    """Of the perceptual term against the squared error, where ``perceptual.kind`` is not ``none``."""
+    camera_crops: int = 6
+    """Heads and hands that get cameras of their own, a person and step: drawn among those that are seen."""
+    part_crops: int = 8
+    """Crops of other parts, likewise."""
+    perceptual_crops: int = 2
+    """Crops of either kind that the perceptual term is taken of, likewise."""
+    margin: float = 0.2
+    """Around a part's box, as a fraction of its larger side: room for hair and clothes."""
+    map_size: int = 128
+    """Side of the part maps, pixels."""
+    min_pixels: int = 6
+    """Parts with fewer pixels in the part map count as not seen."""
+    match_sharpness: bool = True
+    """Where a box has fewer pixels in the truth than in the crop, what its own camera sees loses the same detail."""
+
+    def __post_init__(self) -> None:
+        levels = self.levels
+        if not levels or levels[0] < 16 or list(levels) != sorted(set(levels)) or any(levels[-1] % r for r in levels):
+            raise UserError(f"hierarchical.levels ({list(levels)}) must ascend from at least 16 and divide the last")
+        if self.level_weights and len(self.level_weights) != len(levels):
+            raise UserError(f"hierarchical.level_weights ({list(self.level_weights)}) must be {len(levels)} numbers")
+        for name in ("weight", "perceptual_weight", "margin"):
+            if getattr(self, name) < 0:
+                raise UserError(f"hierarchical.{name} ({getattr(self, name)}) must be at least 0")
+        for name in ("camera_crops", "part_crops", "perceptual_crops", "map_size", "min_pixels"):
+            if getattr(self, name) < 1:
+                raise UserError(f"hierarchical.{name} ({getattr(self, name)}) must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,6 +410,8 @@ class ReconstructionConfig:
     """Of the mean opacity outside the true mask, which clears faint floaters; 0 leaves it out."""
     opacity_weight: float = 0.0
     """Of the penalty on half-opaque splats, against haze; 0 leaves it out."""
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    hierarchical: HierarchicalConfig = field(default_factory=HierarchicalConfig)
 
     def __post_init__(self) -> None:
         for name in ("photo_weight", "wrong_bodies"):
@@ -384,9 +464,12 @@ class TrainConfig:
     accumulate: int = 1
     """Batches whose gradients are averaged into one step."""
     mixed_precision: Literal["no", "bf16"] = "bf16"
+    gradient_checkpointing: bool = False
+    """Compute activations anew in the backward pass: less memory, about a third more time."""
     compile: bool = False
     """Compile the module; the first step then takes a minute or two."""
     seed: int = 0
+    """Of the first weights and of all that is drawn; at least 0."""
     init_from: Path | None = None
     """Run or checkpoint whose averaged weights a fresh run starts from, or a folder that ``save_pretrained`` wrote."""
     log_every: int = 20
@@ -408,6 +491,8 @@ class TrainConfig:
         for name in ("num_steps", "batch_size", "accumulate", "log_every", "validate_every", "num_pictures"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} ({getattr(self, name)}) must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed ({self.seed}) must be at least 0")
         if self.num_steps <= self.optim.warmup_steps:
             raise UserError(
                 f"num_steps ({self.num_steps}) must exceed optim.warmup_steps ({self.optim.warmup_steps}): lower it"

@@ -20,7 +20,7 @@ from humansplat.errors import UserError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MIB = 2**20
-PLAIN_FIELDS = ("step", "minutes_used", "metrics", "best", "config")
+PLAIN_FIELDS = ("step", "position", "minutes_used", "metrics", "best", "config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class Checkpoint:
     """Averaged parameters by name."""
     moments: dict[str, Tensor]
     """The optimizer's state by ``<kind>.<name>``; empty if it was not kept."""
-    random: dict[str, Tensor]
-    """States of random generators by ``<rank>.<name>``."""
+    position: int | None
+    """Samples drawn of a stream of people; ``None`` for other sources."""
     minutes_used: float
     """Training time so far."""
     metrics: dict[str, float]
@@ -83,12 +83,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise UserError(f"{path} lacks {missing}: bring all {len(parts)} parts of the checkpoint together")
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "averages": {}, "moments": {}, "random": {}}
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "averages": {}, "moments": {}}
     for part in parts:
         for key, tensor in load_file(part).items():
             group, _, name = key.partition("/")
-            groups[group][name] = tensor
-    return Checkpoint(**groups, **{name: state[name] for name in PLAIN_FIELDS})  # type: ignore[arg-type]
+            if group in groups:  # older checkpoints hold the states of random generators, too
+                groups[group][name] = tensor
+    return Checkpoint(**groups, **{name: state.get(name) for name in PLAIN_FIELDS})  # type: ignore[arg-type]
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -173,7 +174,6 @@ def _flatten(checkpoint: Checkpoint, config: CheckpointConfig) -> dict[str, Tens
             # The step count is a scalar that bfloat16 would round from 256 on.
             kept = tensor.to(DTYPES[config.moments]) if tensor.ndim else tensor
             flat[f"moments/{name}"] = kept.cpu().contiguous()
-    flat |= {f"random/{name}": tensor for name, tensor in checkpoint.random.items()}
     # safetensors refuses tensors that share memory, as tied weights do.
     seen: set[int] = set()
     for name, tensor in flat.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from humansplat import losses
+from humansplat import draws, losses
 from humansplat.body.perturbation import Perturbation
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
@@ -20,7 +20,9 @@ from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructo
 from humansplat.render import render_gaussians
 from humansplat.render.gaussians import RenderedImages
 from humansplat.structures import Gaussians, PosedBody
+from humansplat.training.part_loss import PartLoss
 from humansplat.training.people import People, load_body
+from humansplat.training.perceptual import build_perceptual, picture_distance
 
 VALIDATION_BATCH = 8
 
@@ -37,6 +39,8 @@ class ReconstructionTask:
         self.image_size = config.data.image_size or 256
         self.autoencoder = load_autoencoder(self.options.autoencoder)
         self.perturb = Perturbation(self.options.noise, load_body(config.data))
+        self.perceptual = build_perceptual(self.options.perceptual, self.autoencoder)
+        self.part_loss = PartLoss(self.options.hierarchical, self.perceptual)
         self.conditioner = BodyConditioner(
             num_tokens=self.options.model.num_body_tokens, map_size=self.image_size // 2
         )
@@ -46,8 +50,8 @@ class ReconstructionTask:
         return LatentReconstructor(**asdict(self.options.model))
 
     def frozen_modules(self) -> Sequence[nn.Module]:
-        """The autoencoder, and the body model with its noise."""
-        return (self.autoencoder, self.perturb)
+        """The autoencoder, the body model with its noise, and the losses' networks."""
+        return (self.autoencoder, self.perturb, self.part_loss)
 
     def sample(self, pool: People, batch_size: int, generator: torch.Generator) -> PeopleBatch:
         """People with one picture given and some to be matched."""
@@ -79,6 +83,12 @@ class ReconstructionTask:
             terms["spill"] = options.spill_weight * losses.spill_penalty(rendered.alphas, mask)
         if options.opacity_weight > 0:
             terms["opacity"] = options.opacity_weight * losses.opacity_penalty(splats.opacities)
+        if options.hierarchical.weight > 0:
+            terms |= self.part_loss(splats, colors, batch, generator)
+        if self.perceptual is not None and options.perceptual.weight > 0:
+            count = options.perceptual.num_pictures
+            distance = picture_distance(self.perceptual, colors, truth, count, generator)
+            terms["perceptual"] = options.perceptual.weight * distance
         return terms
 
     def validate(self, module: nn.Module, pool: PeoplePool) -> dict[str, float]:
@@ -122,11 +132,9 @@ class ReconstructionTask:
         """Wrong bodies for a share of the batch, the true ones for the rest."""
         if self.options.wrong_bodies == 0:
             return batch.body
-        device = batch.images.device
-        count = len(batch.people)
-        amount = torch.rand(count, generator=generator, device=device) * 1.5
-        chosen = torch.rand(count, generator=generator, device=device) < self.options.wrong_bodies
-        return self.perturb(batch.body, batch.cameras.centers[:, 0], amount * chosen, generator)
+        amount, choice = draws.uniform(generator, len(batch.people), 2).unbind(1)
+        amount = 1.5 * amount * (choice < self.options.wrong_bodies)
+        return self.perturb(batch.body, batch.cameras.centers[:, 0], amount, generator)
 
     def _reconstruct(self, module: nn.Module, batch: PeopleBatch, body: PosedBody) -> Gaussians:
         photo = batch.images[:, 0]

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from humansplat.config import TrainConfig, as_plain, save_config
+from humansplat.draws import BatchGenerator, mixed_seed
 from humansplat.errors import UserError
 from humansplat.training.checkpoint import (
     Checkpoint,
@@ -69,7 +70,8 @@ class Trainer(Generic[Pool, Batch]):
     ``best/`` and ``final/`` (``task.save_pretrained`` with the averaged weights, and ``metrics.json``).
 
     A resumed run gives the same losses as an unbroken one where the device computes deterministically,
-    the data stay the same and the checkpoint keeps float32.
+    the data stay the same and the checkpoint keeps float32. So does, up to rounding, another number of
+    processes with the same global batch: see ``humansplat.draws``.
 
     Args:
         config: The run.
@@ -89,16 +91,17 @@ class Trainer(Generic[Pool, Batch]):
     ) -> None:
         self.config, self.task, self.accelerator = config, task, accelerator
         self.train_pool, self.validation_pool = train_pool, validation_pool
-        device, rank = accelerator.device, accelerator.process_index
+        device = accelerator.device
         torch.manual_seed(config.seed)
         self.module = task.build_module().to(device).train()
+        if config.gradient_checkpointing:
+            enable_checkpointing(self.module)
         for frozen in task.frozen_modules():
             frozen.to(device).eval().requires_grad_(False)
         self.optimizer = make_optimizer(self.module, config.optim)
         self.averages = AveragedWeights(self.module, config.optim.ema_decay)
         self.clock = RunClock(num_steps=config.num_steps, max_minutes=config.max_minutes)
-        torch.manual_seed(config.seed * 1_000 + rank)
-        self.generator = torch.Generator(device).manual_seed(config.seed * 1_000 + rank)
+        self.generator = BatchGenerator(device)
         self.step = 0
         self.best: float | None = None
         self.metrics: dict[str, float] = {}
@@ -157,8 +160,9 @@ class Trainer(Generic[Pool, Batch]):
         )
         set_learning_rate(self.optimizer, optim.lr * factor)
         values: dict[str, Tensor] = {}
-        for part in range(config.accumulate):
-            last = part == config.accumulate - 1
+        for piece in range(config.accumulate):
+            last = piece == config.accumulate - 1
+            self._begin_batch(piece)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(wrapped):
                 # In full precision: eight bits would move cameras, and pictures cut anew by them, by whole pixels.
                 batch = self.task.sample(self.train_pool, config.batch_size, self.generator)
@@ -173,6 +177,14 @@ class Trainer(Generic[Pool, Batch]):
         self.averages.update(self.step)
         self.step += 1
         meter.add(values | {"grad_norm": norm}, bad)
+
+    def _begin_batch(self, piece: int) -> None:
+        """All randomness of a step comes of its number, so no generator's state needs to be kept."""
+        processes, seed = self.accelerator.num_processes, self.config.seed
+        part = piece * processes + self.accelerator.process_index
+        num_parts = self.config.accumulate * processes
+        self.generator.begin(seed, self.step, part=part, num_parts=num_parts, size=self.config.batch_size)
+        torch.manual_seed(mixed_seed(seed, self.step, part))  # for dropout
 
     def _report(self, meter: LossMeter, log: RunLog) -> None:
         values = meter.read()
@@ -228,11 +240,17 @@ class Trainer(Generic[Pool, Batch]):
                 log.picture(self.step, "validation", self.task.pictures(self.module, batch))
             log.scalars(self.step, "validation", self.metrics)
             log.say(f"step {self.step}: " + " ".join(f"{name} {value:.4f}" for name, value in self.metrics.items()))
-            value = self.metrics[self.config.best_metric]
+            value = self._deciding()
             if self.best is None or value > self.best:
                 self.best = value
                 self._export("best")
         self.accelerator.wait_for_everyone()
+
+    def _deciding(self) -> float:
+        name = self.config.best_metric
+        if name not in self.metrics:
+            raise UserError(f"best_metric ({name}) is not validated here; there are {', '.join(self.metrics)}")
+        return self.metrics[name]
 
     def _export(self, name: str) -> None:
         """Write the averaged weights as the library loads them; the folder is whole at every moment."""
@@ -251,13 +269,6 @@ class Trainer(Generic[Pool, Batch]):
         shutil.rmtree(old, ignore_errors=True)
 
     def _save(self) -> None:
-        rank = self.accelerator.process_index
-        own = {f"{rank}.batches": self.generator.get_state(), f"{rank}.torch": torch.get_rng_state()}
-        if self.accelerator.device.type == "cuda":
-            own[f"{rank}.cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
-        if isinstance(self.train_pool, Positioned):
-            own["position"] = torch.tensor(self.train_pool.position)
-        states = [own] if self.accelerator.num_processes == 1 else gather_object([own])
         if not self.accelerator.is_main_process:
             return
         checkpoint = Checkpoint(
@@ -265,7 +276,7 @@ class Trainer(Generic[Pool, Batch]):
             weights=self.module.state_dict(),
             averages=self.averages.state_dict(),
             moments=moments(self.module, self.optimizer),
-            random={name: state for states_of_rank in states for name, state in states_of_rank.items()},
+            position=self.train_pool.position if isinstance(self.train_pool, Positioned) else None,
             minutes_used=self.clock.minutes_used,
             metrics=self.metrics,
             best=self.best,
@@ -312,17 +323,23 @@ class Trainer(Generic[Pool, Batch]):
         self.step = checkpoint.step
         self.clock.read(checkpoint.minutes_used)
         self.best, self.metrics = checkpoint.best, checkpoint.metrics
-        if isinstance(self.train_pool, Positioned) and "position" in checkpoint.random:
-            self.train_pool.seek(int(checkpoint.random["position"]))
-        rank = self.accelerator.process_index
-        if f"{rank}.batches" not in checkpoint.random:
-            logger.warning("the run had fewer processes before: process %d draws a new random sequence", rank)
-            self.generator.manual_seed(self.config.seed * 1_000 + rank + self.step)
-            return
-        torch.set_rng_state(checkpoint.random[f"{rank}.torch"])
-        if self.accelerator.device.type == "cuda" and f"{rank}.cuda" in checkpoint.random:
-            torch.cuda.set_rng_state(checkpoint.random[f"{rank}.cuda"], self.accelerator.device)
-        self.generator.set_state(checkpoint.random[f"{rank}.batches"])
+        if isinstance(self.train_pool, Positioned) and checkpoint.position is not None:
+            self.train_pool.seek(checkpoint.position)
+
+
+def enable_checkpointing(module: nn.Module) -> None:
+    """Have a module compute its activations anew in the backward pass instead of keeping them.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    enable = getattr(module, "enable_gradient_checkpointing", None)
+    # Every model of diffusers has the method, and tells so whether it does anything.
+    if enable is None or not getattr(module, "_supports_gradient_checkpointing", True):
+        raise UserError(
+            f"{type(module).__name__} cannot compute activations anew: set gradient_checkpointing to false"
+        )
+    enable()
 
 
 @contextlib.contextmanager
