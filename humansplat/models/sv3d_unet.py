@@ -16,7 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from humansplat.structures.base import TensorStruct
 
@@ -128,6 +128,11 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
         self.has_angles = left > 0
         if self.has_angles:
             self.add_angle_proj = Timesteps(left // 2, flip_sin_to_cos=True, downscale_freq_shift=0)
+        for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            for module in block.resnets.modules():
+                # As published. diffusers' blocks with attention, and those on the way up, have a tenth of it.
+                if isinstance(module, nn.GroupNorm):
+                    module.eps = 1e-5
         self.latent_scaling = latent_scaling
         self.side_multiple = 2 ** (len(block_out_channels) - 1)
 
@@ -192,7 +197,7 @@ class _Inside(TensorStruct):
     tokens: Tensor
     image_only: Tensor
 
-    def arguments(self, block: torch.nn.Module) -> dict[str, Tensor]:
+    def arguments(self, block: nn.Module) -> dict[str, Tensor]:
         given = {"temb": self.temb, "image_only_indicator": self.image_only}
         if getattr(block, "has_cross_attention", False):
             given["encoder_hidden_states"] = self.tokens
