@@ -1,19 +1,28 @@
-"""What each cell of the image grid is told before the transformer starts.
+"""How a view is cut into the cells that become tokens, and which of them stay.
 
-Shapes: b batch, v views, g cells on a side, t kept cells of a view, p pixels on a side of a cell.
+Shapes: b batch, v views, g tokens on a side, t kept tokens of a view, p pixels on a side of a token.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from humansplat.geometry.projection import to_camera
-from humansplat.render.body_maps import BodyMaps
-from humansplat.structures import Cameras
 
-MAP_CHANNELS = 9
-"""Of a pixel of the body maps: hit, depth, thickness, normal (3), canonical position (3)."""
+class TokenGrid(NamedTuple):
+    """How a view is cut into tokens."""
+
+    cell: int
+    """Pixels on a side of a latent cell."""
+    patch: int
+    """Latent cells on a side of a token."""
+
+    @property
+    def side(self) -> int:
+        """Pixels on a side of a token."""
+        return self.cell * self.patch
 
 
 def patchify(x: Float[Tensor, "b v h w c"], size: int) -> Float[Tensor, "b v g g2 p2 c"]:
@@ -23,38 +32,55 @@ def patchify(x: Float[Tensor, "b v h w c"], size: int) -> Float[Tensor, "b v g g
     return x.permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5)
 
 
-def take_cells(x: Float[Tensor, "b v g g2 *rest"], kept: Int[Tensor, "b v t"]) -> Float[Tensor, "b v t *rest"]:
-    """Pick the cells with the row-major indices ``kept``."""
+def take_cells(x: Float[Tensor, "b v g g2 *rest"], kept: Int[Tensor, "b v t"] | None) -> Float[Tensor, "b v t *rest"]:
+    """Pick the cells with the row-major indices ``kept``; all of them, in their order, without any."""
     x = x.flatten(2, 3)
+    if kept is None:
+        return x
     index = kept.view(*kept.shape, *[1] * (x.ndim - 3)).expand(*kept.shape, *x.shape[3:])
     return x.gather(2, index)
 
 
-def nearest_cells(alpha: Float[Tensor, "b h h"], maps: BodyMaps, grid: int, count: int) -> Int[Tensor, "b v t"]:
+def cell_centers(kept: Int[Tensor, "b v t"] | None, like: Float[Tensor, "b v *rest"], grid: int) -> Tensor:
+    """Centres ``(x, y)`` [b, v, t, 2] of the kept cells, in cells; ``like`` gives the batch and the device."""
+    if kept is None:
+        kept = torch.arange(grid * grid, device=like.device).expand(*like.shape[:2], -1)
+    return torch.stack([kept % grid, kept // grid], dim=-1) + 0.5
+
+
+def nearest_cells(
+    alpha: Float[Tensor, "b h h"], hit: Bool[Tensor, "b v m m"] | None, num_views: int, grid: int, count: int | None
+) -> Int[Tensor, "b v t"] | None:
     """Row-major indices of the cells nearest to the person, in every view.
 
-    The photo's own view goes by its mask and the body together, the others by the body. Blurring the
-    coverage at growing radii ranks the empty cells by how near they are to a covered one.
+    The photo's own view goes by its mask and the body together, the others by the body. Blurring the coverage at
+    growing radii ranks the empty cells by how near they are to a covered one.
+
+    Args:
+        alpha: The photo's mask.
+        hit: Where each view's rays meet the body. Without a body the other views go by the photo's mask and its
+            mirror image, which is the silhouette from behind.
+        num_views: ``v``.
+        grid: Cells on a side of a view.
+        count: Cells to keep in each view; ``None`` keeps all.
+
+    Returns:
+        The indices, or ``None`` where nothing is left out.
     """
-    coverage = F.adaptive_avg_pool2d(maps.hit.float(), grid)
-    photo = torch.maximum(coverage[:, :1], F.adaptive_avg_pool2d(alpha[:, None], grid))
-    coverage = torch.cat([photo, coverage[:, 1:]], dim=1)
+    if count is None or count >= grid * grid:
+        return None
+    photo = F.adaptive_avg_pool2d(alpha[:, None], grid)
+    if hit is None:
+        others = torch.maximum(photo, photo.flip(-1)).expand(-1, num_views - 1, -1, -1)
+    else:
+        coverage = F.adaptive_avg_pool2d(hit.float(), grid)
+        photo, others = torch.maximum(coverage[:, :1], photo), coverage[:, 1:]
+    coverage = torch.cat([photo, others], dim=1)
     score = coverage
     for step, radius in enumerate((1, 2, 4, 8, 16), start=1):
         blurred = F.avg_pool2d(coverage, 2 * radius + 1, stride=1, padding=radius)
         score = score + 0.1**step * blurred
-    return score.flatten(2).topk(min(count, grid * grid), dim=-1).indices
-
-
-def map_features(maps: BodyMaps, cameras: Cameras, center: Float[Tensor, "b 3"]) -> Float[Tensor, "b v m m c"]:
-    """Body maps as network inputs: in each camera's frame, depths relative to the body's centre."""
-    middle = to_camera(center[:, None, None, :].expand(-1, maps.hit.shape[1], -1, -1), cameras.viewmats)[..., 2]
-    hit = maps.hit[..., None]
-    depth = torch.where(hit, maps.depth[..., None] - middle[..., None, None], 0.0)
-    thickness = (maps.far_depth - maps.depth)[..., None]
-    rotation = cameras.viewmats[:, :, None, :3, :3]  # [b, v, 1, 3, 3]
-    normals = maps.normals @ rotation.mT
-    return torch.cat([hit.to(depth.dtype), depth, thickness, normals, maps.canonical], dim=-1)
+    return score.flatten(2).topk(count, dim=-1).indices
 
 
 def fill_outwards(values: Float[Tensor, "n h w"], known: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:

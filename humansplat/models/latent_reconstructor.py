@@ -1,7 +1,7 @@
 """HumanSplat's latent reconstruction transformer: view latents and a body -> Gaussians.
 
-Shapes: b batch, v views (the photo's and the three at 90, 180 and 270 degrees around the person),
-g cells on a side of the latent grid, t kept cells of a view, j body tokens, d width, n splats.
+Shapes: b batch, v views (the photo's, and others at even turns around the person), g latent cells on a side of a view,
+t kept tokens of a view, j body tokens, d width, n splats.
 
 Reference: Pan et al., "HumanSplat: Generalizable Single-Image Human Gaussian Splatting with
 Structure Priors", NeurIPS 2024, sections 3.4 and 3.5. Where this differs from the paper or its release:
@@ -9,8 +9,8 @@ Structure Priors", NeurIPS 2024, sections 3.4 and 3.5. Where this differs from t
 * A splat sits on its pixel's ray, at the body's distance plus a bounded offset, where the release
   predicts absolute positions: what the network has to learn shrinks from a metre to a few
   centimetres of cloth and hair, and a splat cannot leave the pixel that it explains.
-* A cell is told what of the body its rays meet (depth, normal, canonical position), besides what it
-  finds by attention; cells far from the person are dropped.
+* A token is told what of the body its rays meet (depth, normal, canonical position), besides what it
+  finds by attention; tokens far from the person are dropped.
 * The photo's splats take the photo's own colours and its mask: a latent of 8 x 8 pixels need not
   carry what is known.
 * Body tokens carry splats of their own, on the skin. They close what no view sees, such as a chest
@@ -18,28 +18,29 @@ Structure Priors", NeurIPS 2024, sections 3.4 and 3.5. Where this differs from t
 * Nothing stays outside the cone of the photo's silhouette.
 """
 
+from typing import get_args
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from humansplat.geometry.rays import camera_rays, plucker
+from humansplat.config import BodyUse
+from humansplat.errors import UserError
 from humansplat.models import splat_head
-from humansplat.models.cells import MAP_CHANNELS, map_features, nearest_cells, patchify, take_cells
+from humansplat.models.anchors import rig_center
+from humansplat.models.cells import TokenGrid, cell_centers, nearest_cells
 from humansplat.models.layers import BodyAttentionBlock, SelfAttentionBlock
+from humansplat.models.scene import Scene
+from humansplat.models.tokens import BODY_CHANNELS, body_features, fill_latents, view_channels, view_features
 from humansplat.models.windowed_attention import Windows, plan_windows
 from humansplat.models.windows import project_to_cells
 from humansplat.render.body_maps import BodyMaps
 from humansplat.structures import Cameras, Gaussians, PosedBody, concatenate
 
 NUM_VIEWS = 4
-BACK = 2
-"""Index of the view from behind."""
-SKIN_AREA = 1.8
-"""Of an adult, square metres (Mosteller, 1987): sets the size of the skin's splats."""
-MAX_SKIN_OFFSET = 0.1
-"""Farthest that a skin splat gets from its vertex, metres."""
+"""Of the rig that people are drawn with: the photo's and the three orthogonal to it."""
 
 
 def _full_precision(device: torch.device) -> torch.autocast:
@@ -48,24 +49,34 @@ def _full_precision(device: torch.device) -> torch.autocast:
 
 
 class LatentReconstructor(ModelMixin, ConfigMixin):
-    """Predict pixel-aligned splats of four views, and a few on the body's skin.
+    """Predict pixel-aligned splats of several views, and a few on the body's skin.
 
     Args:
-        latent_channels: Channels of the VAE's latents.
-        cell: Pixels on a side of a latent cell: the VAE's downsampling factor. One token a cell.
+        latent_channels: Channels of the latents: 4 of the usual autoencoders, ``3 * cell ** 2`` for pictures whose
+            pixels are unshuffled.
+        cell: Pixels on a side of a latent cell: the VAE's downsampling factor.
+        patch: Latent cells on a side of a token.
+        num_views: The photo's view and others.
         width: Token width.
         num_heads: Attention heads.
-        num_intra_layers: Self-attention blocks over the cells of all views.
+        num_intra_layers: Self-attention blocks over the tokens of all views.
         num_body_layers: Self-attention blocks over the body tokens.
         num_inter_layers: Blocks of windowed cross-attention to the body, self-attention, feed-forward.
-        window: ``K``: a cell sees the body tokens that project into ``K x K`` cells around its centre.
-        num_body_tokens: Body vertices that become tokens, spread evenly over the skin.
-        kept_cells: Cells a view that stay, those nearest to the silhouette.
-        unseen_splats: Splats on a side of a cell of a view without a photo. The photo's own have
+        window: ``K``: a token sees the body tokens that project into ``K x K`` latent cells around its centre;
+            ``inf`` for all of the picture.
+        num_body_tokens: Body vertices that become tokens, spread evenly over the skin; ``None`` takes all.
+        body: What of the body is used. ``full``: body maps, cross-attention to body tokens, splats on the skin, and
+            the rays' splats begin at the body. ``maps``: the same without cross-attention. ``tokens``: cross-attention
+            alone, as in the paper. ``none``: nothing. Without maps the rays' splats begin at the rig's axis.
+        kept_cells: Tokens a view that stay, those nearest to the person; ``None`` keeps all.
+        unseen_splats: Splats on a side of a latent cell of a view without a photo. The photo's own have
             one for each pixel.
         body_splats: Splats that each body token carries; 0 turns them off.
-        photo_patches: Show the photo's pixels to its cells, beside the latents.
-        max_offset: Farthest that a splat gets from the body along its ray, metres.
+        photo_patches: Show the photo's pixels to its tokens, beside the latents.
+        max_offset: Farthest that a splat gets from its start along its ray, metres.
+
+    Raises:
+        UserError: If the numbers do not fit each other.
     """
 
     _supports_gradient_checkpointing = True
@@ -77,51 +88,58 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         *,
         latent_channels: int = 4,
         cell: int = 8,
+        patch: int = 1,
+        num_views: int = NUM_VIEWS,
         width: int = 256,
         num_heads: int = 4,
         num_intra_layers: int = 4,
         num_body_layers: int = 1,
         num_inter_layers: int = 3,
         window: float = 2.0,
-        num_body_tokens: int = 1536,
-        kept_cells: int = 384,
+        num_body_tokens: int | None = 1536,
+        body: BodyUse = "full",
+        kept_cells: int | None = 384,
         unseen_splats: int = 4,
         body_splats: int = 2,
         photo_patches: bool = False,
         max_offset: float = 0.4,
     ) -> None:
         super().__init__()
-        self.cell, self.window, self.max_offset = cell, window, max_offset
-        self.kept_cells, self.num_body_tokens = kept_cells, num_body_tokens
-        self.unseen_stride = cell // unseen_splats
+        _check_numbers(cell, patch, num_views, unseen_splats, body)
+        self.grid = TokenGrid(cell, patch)
+        self.window, self.max_offset = window, max_offset
+        self.num_views, self.kept_cells, self.num_body_tokens = num_views, kept_cells, num_body_tokens
         self.photo_patches = photo_patches
+        self.body_use = body
+        self.reads_maps = body in ("full", "maps")
+        self.attends_to_body = body in ("full", "tokens")
+        body_splats = body_splats if self.reads_maps else 0
+        self.has_body_tokens = self.attends_to_body or body_splats > 0
         self.gradient_checkpointing = False
 
-        photo_channels = (4 if photo_patches else 1) * cell**2
-        map_channels = MAP_CHANNELS * (cell // 2) ** 2  # body maps have half the picture's resolution
-        self.embed = nn.Linear(latent_channels + 6 + photo_channels + map_channels, width)
-        self.view_tokens = nn.Parameter(0.02 * torch.randn(NUM_VIEWS, width))
+        def layers(kind: type[SelfAttentionBlock | BodyAttentionBlock], count: int) -> nn.ModuleList:
+            return nn.ModuleList(kind(width=width, num_heads=num_heads) for _ in range(count))
+
+        channels = view_channels(self.grid, latent_channels, photo_patches=photo_patches, maps=self.reads_maps)
+        self.embed = nn.Linear(channels, width)
+        self.view_tokens = nn.Parameter(0.02 * torch.randn(num_views, width))
         self.missing_token = nn.Parameter(0.02 * torch.randn(width))
-        self.intra = nn.ModuleList(
-            SelfAttentionBlock(width=width, num_heads=num_heads) for _ in range(num_intra_layers)
-        )
-        self.embed_body = nn.Sequential(nn.Linear(10 + latent_channels, width), nn.SiLU(), nn.Linear(width, width))
-        self.body_blocks = nn.ModuleList(
-            SelfAttentionBlock(width=width, num_heads=num_heads) for _ in range(num_body_layers)
-        )
-        self.inter = nn.ModuleList(
-            BodyAttentionBlock(width=width, num_heads=num_heads) for _ in range(num_inter_layers)
-        )
+        self.intra = layers(SelfAttentionBlock, num_intra_layers)
+        if self.has_body_tokens:
+            channels = BODY_CHANNELS + self.reads_maps + latent_channels
+            self.embed_body = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))
+            self.body_blocks = layers(SelfAttentionBlock, num_body_layers)
+        self.inter = layers(BodyAttentionBlock if self.attends_to_body else SelfAttentionBlock, num_inter_layers)
         self.norm = nn.LayerNorm(width)
-        self.photo_head = nn.Linear(width, cell**2 * (1 + splat_head.CHANNELS))
-        self.unseen_head = nn.Linear(width, unseen_splats**2 * (1 + splat_head.CHANNELS))
-        self.norm_body = nn.LayerNorm(width)
-        self.body_head = nn.Linear(width, body_splats * (3 + splat_head.CHANNELS)) if body_splats else None
-        self.body_spacing = (SKIN_AREA / (num_body_tokens * max(body_splats, 1))) ** 0.5
+        photo_splats, others = self.grid.side**2, (patch * unseen_splats) ** 2
+        self.photo_head = nn.Linear(width, photo_splats * splat_head.RAY_CHANNELS)
+        self.unseen_head = nn.Linear(width, others * splat_head.RAY_CHANNELS)
+        self.norm_body = nn.LayerNorm(width) if body_splats else None
+        self.body_head = nn.Linear(width, body_splats * splat_head.SKIN_CHANNELS) if body_splats else None
         self._start_at_the_body()
 
     def _start_at_the_body(self) -> None:
-        """Begin near the identity: every splat on the skin, round, grey or the photo's colour."""
+        """Begin near the identity: every splat where its ray or vertex has it, round, grey or the photo's colour."""
         for head in (self.photo_head, self.unseen_head, self.body_head):
             if head is not None:
                 nn.init.normal_(head.weight, std=1e-3)
@@ -131,7 +149,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
                 nn.init.normal_(module.weight, std=1e-3)
                 nn.init.zeros_(module.bias)
         if self.body_head is not None:  # the splats of one token start apart, about a spacing from it
-            start = self.body_head.bias.detach().unflatten(0, (-1, 3 + splat_head.CHANNELS))
+            start = self.body_head.bias.detach().unflatten(0, (-1, splat_head.SKIN_CHANNELS))
             start[:, :3] = 0.2 * torch.randn(start.shape[0], 3, generator=torch.Generator().manual_seed(0))
             self.body_head.bias.data.copy_(start.flatten())
 
@@ -141,19 +159,20 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         image: Float[Tensor, "b 4 h h"],
         cameras: Cameras,
         body: PosedBody,
-        maps: BodyMaps,
-        token_ids: Int[Tensor, " j"],
-        token_normals: Float[Tensor, "b j 3"],
+        maps: BodyMaps | None = None,
+        token_ids: Int[Tensor, " j"] | None = None,
+        token_normals: Float[Tensor, "b j 3"] | None = None,
         known: Bool[Tensor, "b s"] | None = None,
     ) -> Gaussians:
-        """Decode all views jointly.
+        """Decode all views jointly. Nothing here waits for the device.
 
         Args:
-            latents: Of the first ``s`` views, scaled to unit variance; 1 for the photo's alone, 4 for all.
+            latents: Of the first ``s`` views, scaled to unit variance; 1 for the photo's alone, ``v`` for all.
             image: The photo, sRGB and alpha (straight), ``h = cell * g``.
-            cameras: ``[b, 4]``: the photo's, then those carried by 90, 180 and 270 degrees around the
-                person (:func:`humansplat.geometry.projection.orbit`).
-            body: Vertices ``[b, v, 3]`` of any body model.
+            cameras: ``[b, v]``: the photo's, then those carried evenly around the person, by 90, 180 and 270
+                degrees for four views (:func:`humansplat.geometry.projection.orbit`).
+            body: Vertices ``[b, v, 3]`` of any body model. What the network does not use of it, or of the following
+                three, may be anything.
             maps: That body through those cameras, ``h / 2`` on a side. This and the next two come from
                 :class:`humansplat.models.conditioning.BodyConditioner`.
             token_ids: The vertices that become tokens.
@@ -164,185 +183,102 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             ``n`` splats a batch element, world frame: the photo's pixels, the other views', the skin's.
 
         Raises:
-            ValueError: If the picture's size does not fit the latents or the maps.
+            ValueError: If the picture's size does not fit the latents or the maps, the number of cameras not the
+                network, or what it reads of the body is not given.
         """
-        size, grid = image.shape[-1], latents.shape[-1]
-        if size != grid * self.cell or size != 2 * maps.hit.shape[-1]:
-            raise ValueError(
-                f"a picture of {size} px needs latents of {size // self.cell} cells and body maps of {size // 2} px, "
-                f"got {grid} and {maps.hit.shape[-1]}"
-            )
+        maps = maps if self.reads_maps else None
+        self._check_inputs(latents, image, cameras, maps)
+        size = latents.shape[-1] // self.grid.patch  # tokens on a side of a view
+        points: Tensor | None = None
+        windows: Windows | None = None
         with _full_precision(image.device):
-            center = (body.vertices.amin(dim=1) + body.vertices.amax(dim=1)) / 2
-            points = body.vertices[:, token_ids]  # [b, j, 3]
-            kept = nearest_cells(image[:, 3], maps, grid, self.kept_cells)  # [b, 4, t]
-            filled, missing = _filled(latents.float(), known)
-            cell_features = self._cell_features(filled, image, cameras, maps, center, kept)
-            body_features = self._body_features(latents.float(), cameras, body, maps, center, token_ids, token_normals)
-            windows = self._windows(kept, grid, points, cameras)
+            latents = latents.float()
+            if maps is None:
+                center = rig_center(cameras)
+            else:
+                center = (body.vertices.amin(dim=1) + body.vertices.amax(dim=1)) / 2
+            scene = Scene(image=image, cameras=cameras, center=center, maps=maps)
+            hit = None if maps is None else maps.hit
+            kept = nearest_cells(image[:, 3], hit, self.num_views, size, self.kept_cells)  # [b, v, t]
+            filled, missing = fill_latents(latents, known, self.num_views)
+            features = view_features(filled, scene, kept, self.grid, photo_patches=self.photo_patches)
+            if self.has_body_tokens:
+                if token_ids is None or token_normals is None:
+                    raise ValueError(f"a network with body={self.body_use!r} needs token_ids and token_normals")
+                points = body.vertices[:, token_ids]  # [b, j, 3]
+                of_body = body_features(latents[:, 0], scene, body, token_ids, token_normals)
+                windows = self._windows(kept, size, points, cameras) if self.attends_to_body else None
 
-        x = self.embed(cell_features) + (self.view_tokens + missing * self.missing_token)[:, :, None]
-        x = x.flatten(1, 2)  # [b, 4 t, d]
-        body_tokens = self.embed_body(body_features)
+        x = self._embed_views(features, missing)
+        body_tokens = None if points is None else self.embed_body(of_body.to(self.missing_token.dtype))
         for block in self.intra:
             x = self._run(block, x)
-        for block in self.body_blocks:
-            body_tokens = self._run(block, body_tokens)
+        if body_tokens is not None:
+            for block in self.body_blocks:
+                body_tokens = self._run(block, body_tokens)
         for block in self.inter:
-            x = self._run(block, x, body_tokens, windows)
-        x = self.norm(x).unflatten(1, (NUM_VIEWS, -1))  # [b, 4, t, d]
-        photo_raw = self.photo_head(x[:, :1]).unflatten(-1, (self.cell**2, -1))
-        unseen_raw = self.unseen_head(x[:, 1:]).unflatten(-1, (-1, 1 + splat_head.CHANNELS))
-        body_raw = self.body_head(self.norm_body(body_tokens)) if self.body_head is not None else None
+            x = self._run(block, x) if windows is None else self._run(block, x, body_tokens, windows)
+        x = self.norm(x).unflatten(1, (self.num_views, -1))  # [b, v, t, d]
+        photo_raw = self.photo_head(x[:, :1]).unflatten(-1, (-1, splat_head.RAY_CHANNELS))
+        unseen_raw = self.unseen_head(x[:, 1:]).unflatten(-1, (-1, splat_head.RAY_CHANNELS))
 
+        parts = []
         with _full_precision(image.device):
-            parts = [
-                self._photo_splats(photo_raw.float(), kept[:, :1], image, cameras[:, :1], maps[:, :1]),
-                self._unseen_splats(unseen_raw.float(), kept[:, 1:], image, cameras, maps[:, 1:]),
-            ]
-            if body_raw is not None:
-                parts.append(self._skin_splats(body_raw.float(), points, image, cameras[:, 0]))
-            return concatenate(parts)
+            parts.append(splat_head.photo_splats(photo_raw.float(), scene, kept, self.grid, self.max_offset))
+            parts.append(splat_head.unseen_splats(unseen_raw.float(), scene, kept, self.grid, self.max_offset))
+        if self.body_head is not None:
+            assert self.norm_body is not None
+            skin_raw = self.body_head(self.norm_body(body_tokens)).unflatten(-1, (-1, splat_head.SKIN_CHANNELS))
+            with _full_precision(image.device):
+                parts.append(splat_head.skin_splats(skin_raw.float(), points, scene))
+        return concatenate(parts)
 
-    def _run(self, block: nn.Module, *inputs: Tensor | Windows) -> Tensor:
+    def _check_inputs(self, latents: Tensor, image: Tensor, cameras: Cameras, maps: BodyMaps | None) -> None:
+        size, grid, cell = image.shape[-1], latents.shape[-1], self.grid.cell
+        if size != grid * cell or (maps is not None and size != 2 * maps.hit.shape[-1]):
+            raise ValueError(
+                f"a picture of {size} px needs latents of {size // cell} cells and body maps of {size // 2} px, "
+                f"got {grid} and {None if maps is None else maps.hit.shape[-1]}"
+            )
+        if grid % self.grid.patch:
+            raise ValueError(f"latents of {grid} cells cannot be cut into patches of {self.grid.patch}")
+        if cameras.viewmats.shape[1] != self.num_views:
+            raise ValueError(f"the network takes {self.num_views} cameras, got {cameras.viewmats.shape[1]}")
+        if self.reads_maps and maps is None:
+            raise ValueError(f"a network with body={self.body_use!r} needs body maps")
+
+    def _embed_views(
+        self, features: Float[Tensor, "b v t f"], missing: Float[Tensor, "b v 1"]
+    ) -> Float[Tensor, "b vt d"]:
+        kind = self.missing_token.dtype  # the weights', which autocast may lower in the layers
+        marks = self.view_tokens + missing.to(kind) * self.missing_token
+        return (self.embed(features.to(kind)) + marks[:, :, None]).flatten(1, 2)
+
+    def _windows(
+        self, kept: Int[Tensor, "b v t"] | None, size: int, points: Float[Tensor, "b j 3"], cameras: Cameras
+    ) -> Windows:
+        """Which body tokens each token sees, in latent cells."""
+        projected, inside = project_to_cells(points, cameras, self.grid.cell)
+        cells = cell_centers(kept, projected, size) * self.grid.patch
+        return plan_windows(cells, projected, inside, self.window, grid=size * self.grid.patch)
+
+    def _run(self, block: nn.Module, *inputs: Tensor | Windows | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)
 
-    def _cell_features(
-        self,
-        filled: Float[Tensor, "b v c g g"],
-        image: Tensor,
-        cameras: Cameras,
-        maps: BodyMaps,
-        center: Tensor,
-        kept: Int[Tensor, "b v t"],
-    ) -> Float[Tensor, "b v t f"]:
-        shown = image if self.photo_patches else image[:, 3:]
-        photo = image.new_zeros(len(image), NUM_VIEWS, *shown.shape[1:])
-        photo[:, 0], photo[:, BACK] = shown, shown.flip(-1)
 
-        origins, directions = camera_rays(cameras, self.cell)
-        turn = cameras.viewmats[
-            :, 0, None, None, None, :3, :3
-        ]  # state rays in the photo's axes, from the body's centre
-        offset = ((origins - center[:, None, None, None])[..., None, :] @ turn.mT)[..., 0, :]
-        directions = (directions[..., None, :] @ turn.mT)[..., 0, :]
-        features = [
-            take_cells(filled.movedim(2, -1), kept),
-            take_cells(plucker(offset, directions), kept),
-            take_cells(patchify(photo.movedim(2, -1), self.cell).flatten(-2), kept),
-            take_cells(patchify(map_features(maps, cameras, center), self.cell // 2).flatten(-2), kept),
-        ]
-        return torch.cat(features, dim=-1)
+def _check_numbers(cell: int, patch: int, num_views: int, unseen_splats: int, body: str) -> None:
+    """Refuse sizes that do not fit.
 
-    def _body_features(
-        self,
-        latents: Tensor,
-        cameras: Cameras,
-        body: PosedBody,
-        maps: BodyMaps,
-        center: Tensor,
-        token_ids: Tensor,
-        normals: Tensor,
-    ) -> Float[Tensor, "b j f"]:
-        """The human tokenizer: position and the photo's latent where the vertex projects (section 3.4)."""
-        photo = cameras[:, 0]
-        rotation = photo.viewmats[:, :3, :3]
-        points = body.vertices[:, token_ids]
-        canonical = body.canonical[token_ids].expand(len(points), -1, -1)
-        visible = splat_head.surface_visible(points, photo, maps)[..., None].to(points.dtype)
-        sampled = splat_head.sample_image(latents[:, 0], points, photo)
-        local = (points - center[:, None]) @ rotation.mT
-        return torch.cat([local, normals @ rotation.mT, canonical, visible, sampled], dim=-1)
-
-    def _windows(
-        self, kept: Int[Tensor, "b v t"], grid: int, points: Float[Tensor, "b j 3"], cameras: Cameras
-    ) -> Windows:
-        cells = torch.stack([kept % grid, kept // grid], dim=-1) + 0.5
-        projected, inside = project_to_cells(points, cameras, self.cell)
-        return plan_windows(cells, projected, inside, self.window, grid=grid)
-
-    def _photo_splats(self, raw: Tensor, kept: Tensor, image: Tensor, cameras: Cameras, maps: BodyMaps) -> Gaussians:
-        means, footprint, _ = self._along_rays(raw, kept, cameras, maps, 1)
-        pixels = take_cells(patchify(image.movedim(1, -1)[:, None], self.cell), kept)  # [b, 1, t, k, 4]
-        color, alpha = pixels.flatten(1, 3).split([3, 1], dim=-1)
-        splats = splat_head.activate(
-            raw[..., 1:].flatten(1, 3),
-            means=means.flatten(1, 3),
-            footprint=footprint.flatten(1, 3),
-            camera_to_world=cameras.viewmats[:, :, :3, :3].mT,
-            opacity_logit=torch.full_like(alpha, 3.0),
-            known=(color, torch.ones_like(alpha)),
-            gate_logit=4.0,
-        )
-        return Gaussians(
-            means=splats.means,
-            quats=splats.quats,
-            scales=splats.scales,
-            opacities=splats.opacities * alpha[..., 0],  # nothing stands where the photo shows background
-            colors=splats.colors,
-        )
-
-    def _unseen_splats(self, raw: Tensor, kept: Tensor, image: Tensor, cameras: Cameras, maps: BodyMaps) -> Gaussians:
-        unseen = cameras[:, 1:]
-        means, footprint, on_body = self._along_rays(raw, kept, unseen, maps, self.unseen_stride)
-        frame = unseen.viewmats[:, :, None, None, :3, :3].mT.expand(*means.shape, 3)
-        means = means.flatten(1, 3)
-        splats = splat_head.activate(
-            raw[..., 1:].flatten(1, 3),
-            means=means,
-            footprint=footprint.flatten(1, 3),
-            camera_to_world=frame.flatten(1, 3),
-            opacity_logit=4.0 * on_body.flatten(1, 3) - 2.0,
-            known=splat_head.photo_colors(means.detach(), image, cameras[:, 0]),
-            gate_logit=0.0,
-        )
-        return splat_head.carve(splats, image, cameras[:, 0])
-
-    def _along_rays(
-        self, raw: Tensor, kept: Tensor, cameras: Cameras, maps: BodyMaps, stride: int
-    ) -> tuple[Float[Tensor, "b v t k 3"], Float[Tensor, "b v t k 1"], Float[Tensor, "b v t k 1"]]:
-        """Centres, footprints and whether the ray meets the body, of each kept cell's splats."""
-        anchors = splat_head.ray_anchors(cameras, maps, stride).map(
-            lambda x: take_cells(patchify(x, self.cell // stride), kept)
-        )
-        distance = anchors.distances + self.max_offset * torch.tanh(raw[..., :1])
-        means = cameras.centers[:, :, None, None] + distance * anchors.directions
-        focal = cameras.Ks[:, :, 0, 0, None, None, None]
-        return means, 0.7 * stride * anchors.distances / focal, anchors.on_body
-
-    def _skin_splats(self, raw: Tensor, points: Float[Tensor, "b j 3"], image: Tensor, photo: Cameras) -> Gaussians:
-        raw = raw.unflatten(-1, (-1, 3 + splat_head.CHANNELS))  # [b, j, k, c]
-        to_world = photo.viewmats[:, None, :3, :3].mT
-        offset = MAX_SKIN_OFFSET * torch.tanh(raw[..., :3]).flatten(1, 2)
-        means = points.repeat_interleave(raw.shape[2], dim=1) + offset @ photo.viewmats[:, :3, :3]
-        splats = splat_head.activate(
-            raw[..., 3:].flatten(1, 2),
-            means=means,
-            footprint=torch.full_like(means[..., :1], 0.5 * self.body_spacing),
-            camera_to_world=to_world,
-            opacity_logit=torch.zeros_like(means[..., :1]),
-            known=splat_head.photo_colors(means.detach(), image, photo),
-            gate_logit=0.0,
-        )
-        return splat_head.carve(splats, image, photo)
-
-
-def _filled(
-    latents: Float[Tensor, "b s c g g"], known: Bool[Tensor, "b s"] | None
-) -> tuple[Float[Tensor, "b v c g g"], Float[Tensor, "b v 1"]]:
-    """Latents of all views, and 1 for each that is missing.
-
-    The back's silhouette is the front's mirrored, and its cloth mostly the front's too, so its cells start from the
-    mirrored photo; the sides start from nothing.
+    Raises:
+        UserError: With the number and the remedy.
     """
-    batch, given = latents.shape[:2]
-    guess = latents.new_zeros(batch, NUM_VIEWS, *latents.shape[2:])
-    guess[:, BACK] = latents[:, 0].flip(-1)
-    if known is None:
-        known = torch.ones(batch, given, dtype=torch.bool, device=latents.device)
-    filled = torch.where(known[..., None, None, None], latents, guess[:, :given])
-    missing = torch.ones(batch, NUM_VIEWS, 1, device=latents.device)
-    missing[:, :given, 0] = (~known).float()
-    return torch.cat([filled, guess[:, given:]], dim=1), missing
+    if body not in get_args(BodyUse):
+        raise UserError(f"body is {body!r}; choose one of {', '.join(get_args(BodyUse))}")
+    if patch < 1:
+        raise UserError(f"patch is {patch}; give the latent cells on a side of a token, at least 1")
+    if num_views < 2:
+        raise UserError(f"num_views is {num_views}; give at least 2: the photo's and one other")
+    if unseen_splats < 1 or cell % unseen_splats:
+        raise UserError(f"unseen_splats is {unseen_splats}; give a number that divides the {cell} pixels of a cell")

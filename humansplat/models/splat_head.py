@@ -1,121 +1,120 @@
-"""From a network's raw numbers to splats: activations, and where a splat starts.
+"""From a network's raw numbers to splats: those on the rays of the views' pixels, and those on the body's skin.
 
-Shapes: b batch, v views, g cells on a side, t kept cells of a view, k splats of a cell.
+Shapes: b batch, v views, t kept tokens of a view, k splats of a token, j body tokens, n splats.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from humansplat.geometry.projection import project
-from humansplat.geometry.rays import camera_rays
 from humansplat.geometry.rotations import matrix_to_quaternion, quaternion_multiply
-from humansplat.models.cells import fill_outwards
-from humansplat.render.body_maps import BodyMaps
-from humansplat.structures import Cameras, Gaussians, TensorStruct
+from humansplat.models.anchors import Anchors, axis_anchors, ray_anchors, rig_axis
+from humansplat.models.cells import TokenGrid, patchify, take_cells
+from humansplat.models.scene import Scene, photo_colors, sample_image
+from humansplat.structures import Cameras, Gaussians
 
 CHANNELS = 4 + 3 + 1 + 3 + 1
 """Quaternion, scale, opacity, colour, share of the photo's colour; the position's come before these."""
-GRAZING = 0.2
-"""Cosine below which a tangent plane is too steep to continue a surface by."""
+RAY_CHANNELS = 1 + CHANNELS
+"""Of a splat on a pixel's ray."""
+SKIN_CHANNELS = 3 + CHANNELS
+"""Of a splat on the skin."""
+SKIN_AREA = 1.8
+"""Of an adult, square metres (Mosteller, 1987): sets the size of the skin's splats."""
+MAX_SKIN_OFFSET = 0.1
+"""Farthest that a skin splat gets from its vertex, metres."""
 
 
-class Anchors(TensorStruct):
-    """Where the splats of a view's pixels start: on their rays, at the body."""
-
-    directions: Float[Tensor, "*batch 3"]
-    """Unit directions of the rays, world frame."""
-    distances: Float[Tensor, "*batch 1"]
-    """From the camera centre to the body, or to the nearest part of it in the image, metres."""
-    on_body: Float[Tensor, "*batch 1"]
-    """1 where the ray meets the body."""
-
-
-def ray_anchors(cameras: Cameras, maps: BodyMaps, stride: int) -> Anchors:
-    """Anchors for every ``stride``-th pixel.
-
-    The surface between two map pixels is continued by the tangent plane at the nearest point. Rays
-    past the body start at the distance of the body nearby: cloth and hair stand off it sideways.
+def photo_splats(
+    raw: Float[Tensor, "b 1 t k c"],
+    scene: Scene,
+    kept: Int[Tensor, "b v t"] | None,
+    grid: TokenGrid,
+    max_offset: float,
+) -> Gaussians:
+    """One splat for each pixel of the photo's kept tokens, of the pixel's colour and mask.
 
     Args:
-        cameras: ``[b, v]``.
-        maps: ``[b, v, m, m]``; a map pixel covers one or more strides.
-        stride: Pixels from one splat to the next.
+        raw: Network outputs (:data:`RAY_CHANNELS`), float32; a token's splats row by row.
+        scene: What the network was shown.
+        kept: Row-major indices of the kept tokens of all views; ``None`` where all are kept.
+        grid: How views are cut into tokens.
+        max_offset: Farthest that a splat gets from its anchor along its ray, metres.
     """
-    origins, directions = camera_rays(cameras, stride)  # [b, v, h, w, 3]
-    repeat = directions.shape[2] // maps.hit.shape[2]
-    center = cameras.centers[:, :, None, None, :]
-    offset = maps.points - center
-    known = maps.hit.to(offset.dtype)
-    near = fill_outwards((offset.norm(dim=-1) * known).flatten(0, 1), known.flatten(0, 1)).view_as(known)
-
-    def spread(x: Tensor) -> Tensor:
-        return x.repeat_interleave(repeat, dim=2).repeat_interleave(repeat, dim=3)
-
-    near, hit = spread(near[..., None]), spread(maps.hit[..., None])
-    normals = spread(maps.normals)
-    facing = (directions * normals).sum(dim=-1, keepdim=True)
-    plane = (spread(offset) * normals).sum(dim=-1, keepdim=True) / facing.clamp(max=-GRAZING)
-    tangent = near + (plane - near).clamp(-0.03, 0.03)
-    distances = torch.where(hit & (facing < -GRAZING), tangent, near)
-    return Anchors(directions=directions, distances=distances, on_body=hit.to(distances.dtype))
-
-
-def sample_image(
-    values: Float[Tensor, "b c h w"], points: Float[Tensor, "b n 3"], cameras: Cameras
-) -> Float[Tensor, "b n c"]:
-    """Bilinear values of an image, or of a coarser map of it, where points project; 0 outside it."""
-    xy, _ = project(points, cameras.viewmats, cameras.Ks)
-    x, y = xy.unbind(dim=-1)
-    grid = 2 * torch.stack([x / cameras.width, y / cameras.height], dim=-1) - 1
-    sampled = F.grid_sample(values, grid[:, None].to(values.dtype), align_corners=False)  # [b, c, 1, n]
-    return sampled[:, :, 0].transpose(1, 2)
-
-
-def photo_colors(
-    points: Float[Tensor, "b n 3"], image: Float[Tensor, "b 4 h w"], cameras: Cameras
-) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 1"]]:
-    """The photo's colour where points project into it, occluded or not, and how much of a person is there.
-
-    Args:
-        points: World frame, metres.
-        image: sRGB and straight alpha.
-        cameras: ``[b]``, the photo's.
-    """
-    premultiplied = torch.cat([image[:, :3] * image[:, 3:], image[:, 3:]], dim=1)
-    seen = sample_image(premultiplied, points, cameras)
-    alpha = seen[..., 3:]
-    return seen[..., :3] / alpha.clamp(min=1e-3), alpha
-
-
-def carve(splats: Gaussians, image: Float[Tensor, "b 4 h w"], cameras: Cameras) -> Gaussians:
-    """Take away what the photo shows not to be there: splats that project beside its mask.
-
-    Everything of the person lies in the cone of the silhouette (the visual hull; Laurentini, 1994). The
-    mask is widened by two pixels, so that soft edges stay solid.
-
-    Args:
-        splats: ``[b, n]``.
-        image: sRGB and straight alpha.
-        cameras: ``[b]``, the photo's.
-    """
-    widened = F.max_pool2d(image[:, 3:], 5, stride=1, padding=2)
-    inside = sample_image(widened, splats.means.detach(), cameras)[..., 0]
-    return Gaussians(
-        means=splats.means,
-        quats=splats.quats,
-        scales=splats.scales,
-        opacities=splats.opacities * inside,
-        colors=splats.colors,
+    kept = None if kept is None else kept[:, :1]
+    camera = scene.cameras[:, :1]
+    means, footprint, _ = _along_rays(raw, scene, slice(0, 1), kept, grid.side, 1, max_offset)
+    pixels = take_cells(patchify(scene.image.movedim(1, -1)[:, None], grid.side), kept)  # [b, 1, t, k, 4]
+    color, alpha = pixels.flatten(1, 3).split([3, 1], dim=-1)
+    splats = activate(
+        raw[..., 1:].flatten(1, 3),
+        means=means.flatten(1, 3),
+        footprint=footprint.flatten(1, 3),
+        orientation=_orientations(camera),
+        opacity_logit=torch.full_like(alpha, 3.0),
+        known=(color, torch.ones_like(alpha)),
+        gate_logit=4.0,
     )
+    return _fainter(splats, alpha[..., 0])  # nothing stands where the photo shows background
+
+
+def unseen_splats(
+    raw: Float[Tensor, "b u t k c"],
+    scene: Scene,
+    kept: Int[Tensor, "b v t"] | None,
+    grid: TokenGrid,
+    max_offset: float,
+) -> Gaussians:
+    """Splats of the views without a photo, ``k`` a token in rows and columns; arguments as of :func:`photo_splats`."""
+    kept = None if kept is None else kept[:, 1:]
+    stride = grid.side // math.isqrt(raw.shape[3])
+    means, footprint, on_body = _along_rays(raw, scene, slice(1, None), kept, grid.side, stride, max_offset)
+    orientation = _orientations(scene.cameras[:, 1:])[:, :, None].expand(-1, -1, means.shape[2] * means.shape[3], -1)
+    means = means.flatten(1, 3)
+    splats = activate(
+        raw[..., 1:].flatten(1, 3),
+        means=means,
+        footprint=footprint.flatten(1, 3),
+        orientation=orientation.flatten(1, 2),
+        opacity_logit=4.0 * on_body.flatten(1, 3) - 2.0,
+        known=photo_colors(means.detach(), scene.image, scene.cameras[:, 0]),
+        gate_logit=0.0,
+    )
+    return carve(splats, scene)
+
+
+def skin_splats(raw: Float[Tensor, "b j k c"], points: Float[Tensor, "b j 3"], scene: Scene) -> Gaussians:
+    """Splats of the body tokens, near their vertices.
+
+    Args:
+        raw: Network outputs (:data:`SKIN_CHANNELS`), float32.
+        points: The tokens' vertices, world frame, metres.
+        scene: What the network was shown.
+    """
+    photo = scene.cameras[:, 0]
+    spacing = (SKIN_AREA / (raw.shape[1] * raw.shape[2])) ** 0.5
+    offset = MAX_SKIN_OFFSET * torch.tanh(raw[..., :3]).flatten(1, 2)
+    means = points.repeat_interleave(raw.shape[2], dim=1) + offset @ photo.viewmats[:, :3, :3]
+    splats = activate(
+        raw[..., 3:].flatten(1, 2),
+        means=means,
+        footprint=torch.full_like(means[..., :1], 0.5 * spacing),
+        orientation=_orientations(scene.cameras[:, :1]),
+        opacity_logit=torch.zeros_like(means[..., :1]),
+        known=photo_colors(means.detach(), scene.image, photo),
+        gate_logit=0.0,
+    )
+    return carve(splats, scene)
 
 
 def activate(
     raw: Float[Tensor, "b n c"],
     means: Float[Tensor, "b n 3"],
     footprint: Float[Tensor, "b n 1"],
-    camera_to_world: Float[Tensor, "b n 3 3"] | Float[Tensor, "b 1 3 3"],
+    orientation: Float[Tensor, "b n 4"] | Float[Tensor, "b 1 4"],
     opacity_logit: Float[Tensor, "b n 1"],
     known: tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 1"]],
     gate_logit: float,
@@ -126,7 +125,7 @@ def activate(
         raw: Network outputs, float32.
         means: Centres, world frame, metres.
         footprint: Standard deviation at raw zero, metres.
-        camera_to_world: Frame in which the network states orientations.
+        orientation: Of the camera in whose frame the network states orientations, camera -> world.
         opacity_logit: Added to the raw opacity.
         known: A colour to lean on, and how far it can be trusted, in [0, 1].
         gate_logit: Added to the raw share of the known colour.
@@ -137,28 +136,63 @@ def activate(
     share = trust * (gate + gate_logit).sigmoid()
     return Gaussians(
         means=means,
-        quats=quaternion_multiply(matrix_to_quaternion(camera_to_world), local),
+        quats=quaternion_multiply(orientation, local),
         scales=footprint * torch.exp(2.5 * torch.tanh(scales / 2.5)),  # within a factor of 12
         opacities=(opacities + opacity_logit).sigmoid()[..., 0],
         colors=torch.lerp(colors.sigmoid(), color.clamp(0.0, 1.0), share),
     )
 
 
-def surface_visible(
-    points: Float[Tensor, "b j 3"], cameras: Cameras, maps: BodyMaps, slack: float = 0.03
-) -> Bool[Tensor, "b j"]:
-    """Which points of the skin the photo's camera sees, by the first view's depth map.
+def carve(splats: Gaussians, scene: Scene) -> Gaussians:
+    """Take away what the photo shows not to be there: splats that project beside its mask.
+
+    Everything of the person lies in the cone of the silhouette (the visual hull; Laurentini, 1994). The
+    mask is widened by two pixels, so that soft edges stay solid.
 
     Args:
-        points: World frame, metres.
-        cameras: ``[b]``, the photo's.
-        maps: ``[b, v, m, m]``; view 0 is the photo's.
-        slack: How far behind the nearest surface still counts, metres.
+        splats: ``[b, n]``.
+        scene: With the photo and its camera.
     """
-    size = maps.hit.shape[-1]
-    seen = cameras.resized(size, size)
-    xy, depth = project(points, seen.viewmats, seen.Ks)
-    inside = ((xy >= 0) & (xy < size)).all(dim=-1)
-    column, row = xy.floor().long().clamp(0, size - 1).unbind(-1)
-    nearest = maps.depth[:, 0].flatten(1).gather(1, row * size + column)
-    return inside & (nearest > 0) & (depth <= nearest + slack)
+    widened = F.max_pool2d(scene.image[:, 3:], 5, stride=1, padding=2)
+    return _fainter(splats, sample_image(widened, splats.means.detach(), scene.cameras[:, 0])[..., 0])
+
+
+def _along_rays(
+    raw: Tensor,
+    scene: Scene,
+    views: slice,
+    kept: Tensor | None,
+    side: int,
+    stride: int,
+    max_offset: float,
+) -> tuple[Float[Tensor, "b v t k 3"], Float[Tensor, "b v t k 1"], Float[Tensor, "b v t k 1"]]:
+    """Centres, footprints and whether the ray meets the body, of the splats of some views' kept tokens."""
+    cameras = scene.cameras[:, views]
+    if scene.maps is None:
+        anchors = axis_anchors(cameras, rig_axis(scene.cameras), stride)
+    else:
+        anchors = ray_anchors(cameras, scene.maps[:, views], stride)
+    anchors = Anchors(
+        directions=take_cells(patchify(anchors.directions, side // stride), kept),
+        distances=take_cells(patchify(anchors.distances, side // stride), kept),
+        on_body=take_cells(patchify(anchors.on_body, side // stride), kept),
+    )
+    distance = anchors.distances + max_offset * torch.tanh(raw[..., :1])
+    means = cameras.centers[:, :, None, None] + distance * anchors.directions
+    focal = cameras.Ks[:, :, 0, 0, None, None, None]
+    return means, 0.7 * stride * anchors.distances / focal, anchors.on_body
+
+
+def _orientations(cameras: Cameras) -> Float[Tensor, "b v 4"]:
+    """Of cameras ``[b, v]``, camera -> world."""
+    return matrix_to_quaternion(cameras.viewmats[..., :3, :3].mT)
+
+
+def _fainter(splats: Gaussians, share: Float[Tensor, "b n"]) -> Gaussians:
+    return Gaussians(
+        means=splats.means,
+        quats=splats.quats,
+        scales=splats.scales,
+        opacities=splats.opacities * share,
+        colors=splats.colors,
+    )

@@ -1,13 +1,6 @@
 import torch
 
 from humansplat.models.cells import fill_outwards, nearest_cells, patchify, take_cells
-from humansplat.render.body_maps import BodyMaps
-
-
-def maps_with(hit: torch.Tensor) -> BodyMaps:
-    zeros = torch.zeros(*hit.shape, 3)
-    flat = torch.zeros(hit.shape)
-    return BodyMaps(hit=hit, points=zeros, normals=zeros, canonical=zeros, depth=flat, far_depth=flat)
 
 
 def test_patches_hold_the_pixels_of_their_square():
@@ -26,7 +19,7 @@ def test_the_cells_nearest_to_the_person_stay():
     hit = torch.zeros(1, 4, 32, 32, dtype=torch.bool)
     hit[:, :, 12:20, 14:18] = True
     alpha = torch.zeros(1, 64, 64)
-    kept = nearest_cells(alpha, maps_with(hit), grid=8, count=20)
+    kept = nearest_cells(alpha, hit, num_views=4, grid=8, count=20)
     assert kept.shape == (1, 4, 20)
     rows, columns = kept // 8, kept % 8
     assert ((rows >= 1) & (rows <= 6) & (columns >= 1) & (columns <= 6)).all()
@@ -37,7 +30,7 @@ def test_the_cells_nearest_to_the_person_stay():
 def test_the_photos_mask_counts_beside_the_body():
     alpha = torch.zeros(1, 64, 64)
     alpha[:, :8, :8] = 1.0
-    kept = nearest_cells(alpha, maps_with(torch.zeros(1, 4, 32, 32, dtype=torch.bool)), grid=8, count=1)
+    kept = nearest_cells(alpha, torch.zeros(1, 4, 32, 32, dtype=torch.bool), num_views=4, grid=8, count=1)
     assert kept[0, 0].item() == 0
 
 
