@@ -13,7 +13,7 @@ Shapes: b batch, v views, c channels of a latent, g and g2 cells on its sides.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0
 """Of SV3D's own sampler."""
 
 
+@runtime_checkable
 class LatentDenoiser(Protocol):
     """Something that estimates the clean latents of all views at once."""
 
