@@ -18,6 +18,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from humansplat.errors import UserError
 from humansplat.models.edm import denoise_with
 from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
+from humansplat.models.sv3d_weights import load_unet
 
 COND_AUG = 1e-5
 """Noise on the photo before encoding that SV3D was trained with, and that its embedding states."""
@@ -40,15 +41,12 @@ class SV3D(nn.Module):
         ValueError: If the two do not go together.
     """
 
-    image_mean: Tensor
-    image_std: Tensor
-
     def __init__(
         self,
         unet: SV3DUNet,
         image_encoder: CLIPVisionModelWithProjection,
-        image_mean: tuple[float, float, float] = CLIP_MEAN,
-        image_std: tuple[float, float, float] = CLIP_STD,
+        image_mean: tuple[float, ...] = CLIP_MEAN,
+        image_std: tuple[float, ...] = CLIP_STD,
     ) -> None:
         super().__init__()
         width, needed = image_encoder.config.projection_dim, unet.config["cross_attention_dim"]
@@ -59,17 +57,17 @@ class SV3D(nn.Module):
         size = image_encoder.config.image_size
         assert isinstance(size, int)
         self.image_size = size
-        self.register_buffer("image_mean", torch.tensor(image_mean)[:, None, None], persistent=False)
-        self.register_buffer("image_std", torch.tensor(image_std)[:, None, None], persistent=False)
+        self.image_mean, self.image_std = image_mean, image_std
 
     def embed_photo(self, photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 d"]:
         """One token of the image encoder for each photo, sRGB in [0, 1], of any size."""
         side = (self.image_size, self.image_size)
         resized = F.interpolate(photo, side, mode="bicubic", align_corners=False, antialias=True)
-        pixels = (resized - self.image_mean) / self.image_std
+        channels = zip(resized.unbind(1), self.image_mean, self.image_std, strict=True)
+        pixels = torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
         return self.image_encoder(pixels.to(self.image_encoder.dtype)).image_embeds[:, None]
 
-    def conditions(
+    def to_conditions(
         self,
         photo_latent: Float[Tensor, "b c g g2"],
         photo: Float[Tensor, "b 3 h w"],
@@ -95,7 +93,7 @@ class SV3D(nn.Module):
         elevations: Float[Tensor, "b v"],
     ) -> Float[Tensor, "b v c g g2"]:
         """Estimate the clean latents in one step, without guidance; see the protocol."""
-        return self.denoise_given(noised, sigma, self.conditions(photo_latent, photo, azimuths, elevations))
+        return self.denoise_given(noised, sigma, self.to_conditions(photo_latent, photo, azimuths, elevations))
 
     def denoise_given(
         self, noised: Float[Tensor, "b v c g g2"], sigma: Float[Tensor, " b"], conditions: ViewConditions
@@ -118,8 +116,8 @@ class SV3D(nn.Module):
             "image_processor_type": "CLIPImageProcessor",
             "size": {"shortest_edge": self.image_size},
             "crop_size": {"height": self.image_size, "width": self.image_size},
-            "image_mean": [round(value, 8) for value in self.image_mean.flatten().tolist()],
-            "image_std": [round(value, 8) for value in self.image_std.flatten().tolist()],
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
         }
         text = json.dumps(values, indent=1) + "\n"
         (folder / FEATURE_EXTRACTOR / "preprocessor_config.json").write_text(text, encoding="utf-8")
@@ -131,12 +129,34 @@ def load_sv3d(folder: Path, dtype: torch.dtype = torch.float32) -> SV3D:
     Raises:
         UserError: If files are missing, or a tensor is missing, unknown or of another shape; it is named.
     """
-    unet = _load(SV3DUNet, folder / UNET, dtype)
-    image_encoder = _load(CLIPVisionModelWithProjection, folder / IMAGE_ENCODER, dtype)
-    stated = folder / FEATURE_EXTRACTOR / "preprocessor_config.json"
-    values = json.loads(stated.read_text(encoding="utf-8")) if stated.is_file() else {}
-    mean, std = values.get("image_mean", CLIP_MEAN), values.get("image_std", CLIP_STD)
-    return SV3D(unet, image_encoder, tuple(mean), tuple(std)).eval()
+    unet = load_unet(folder / UNET, dtype=dtype)
+    image_encoder = load_part(CLIPVisionModelWithProjection, folder / IMAGE_ENCODER, dtype)
+    mean, std = _image_statistics(folder)
+    return SV3D(unet, image_encoder, mean, std).eval()
+
+
+def load_part(kind: type[M], folder: Path, dtype: torch.dtype) -> M:
+    """Load a model that ``save_pretrained`` wrote, strictly, in ``eval`` mode.
+
+    Raises:
+        UserError: If files are missing, or a tensor is missing, unknown or of another shape; it is named.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no config.json; give a folder of {kind.__name__}'s weights")
+    try:
+        module, told = kind.from_pretrained(  # type: ignore[attr-defined]
+            folder, torch_dtype=dtype, output_loading_info=True
+        )
+    except OSError as error:
+        raise UserError(f"{folder} does not load ({error}); get the weights anew") from error
+    wrong = {
+        label: sorted(str(name) for name in told[f"{label}_keys"] if not str(name).endswith("position_ids"))
+        for label in ("missing", "unexpected", "mismatched")
+    }
+    lines = [f"{label}: {', '.join(names)}" for label, names in wrong.items() if names]
+    if lines:
+        raise UserError(f"{folder} does not fit {kind.__name__}; {'; '.join(lines)}")
+    return module.eval()
 
 
 def build_image_encoder(
@@ -156,20 +176,10 @@ def build_image_encoder(
     )
 
 
-def _load(kind: type[M], folder: Path, dtype: torch.dtype) -> M:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} holds no config.json; give a folder with {UNET}/ and {IMAGE_ENCODER}/")
-    try:
-        module, told = kind.from_pretrained(  # type: ignore[attr-defined]
-            folder, torch_dtype=dtype, output_loading_info=True
-        )
-    except OSError as error:
-        raise UserError(f"{folder} does not load ({error}); get the weights anew") from error
-    wrong = {
-        label: sorted(str(name) for name in told[f"{label}_keys"] if not str(name).endswith("position_ids"))
-        for label in ("missing", "unexpected", "mismatched")
-    }
-    lines = [f"{label}: {', '.join(names)}" for label, names in wrong.items() if names]
-    if lines:
-        raise UserError(f"{folder} does not fit {kind.__name__}; {'; '.join(lines)}")
-    return module
+def _image_statistics(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of the image encoder's input: as transformers' configuration states them, else as a pipeline's, else CLIP's."""
+    for file in (folder / FEATURE_EXTRACTOR / "preprocessor_config.json", folder / "model_index.json"):
+        values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if "image_mean" in values and "image_std" in values:
+            return tuple(values["image_mean"]), tuple(values["image_std"])
+    return CLIP_MEAN, CLIP_STD

@@ -12,6 +12,7 @@ Shapes: b batch, v views, c channels of a latent, g and g2 cells on its sides, t
 """
 
 import torch
+from diffusers import ModelMixin as ModelMixin  # where pipelines look for the kind of a class of this module
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
@@ -47,6 +48,11 @@ class ViewConditions(TensorStruct):
             polar=self.polar.roll(shift, dims=1),
             azimuth=self.azimuth.roll(shift, dims=1),
         )
+
+    def joined(self, other: "ViewConditions") -> "ViewConditions":
+        """Both, one after the other on the batch axis."""
+        names = ("image_embedding", "photo_latent", "cond_aug", "polar", "azimuth")
+        return ViewConditions(**{name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names})
 
     def without_photo(self) -> "ViewConditions":
         """The unconditional branch of guidance: the photo is gone, the views are not."""

@@ -1,12 +1,9 @@
 """Weights of SV3D in every published layout: names, shapes, and the way from one to another.
 
-=================  =============================================  =====================================================
-layout             tensors are called                              published as
-=================  =============================================  =====================================================
-``stability``      ``model.diffusion_model.input_blocks...``       ``sv3d_p``, ``sv3d_u``, ``svd_xt`` (``.safetensors``)
-``diffusers``      ``down_blocks...``                              folders ``unet/`` of chenguolin/sv3d-diffusers,
-                                                                   paulpanwang/GenHuman3D, SVD-xt; and ours
-=================  =============================================  =====================================================
+* ``stability``: tensors are called ``model.diffusion_model.input_blocks...``: the single files ``sv3d_p``, ``sv3d_u``
+  and ``svd_xt``, which hold other parts too (``OTHER_PARTS``).
+* ``diffusers``: tensors are called ``down_blocks...``: the folders ``unet/`` of chenguolin/sv3d-diffusers,
+  paulpanwang/GenHuman3D and SVD-xt, and ours.
 
 SVD is not told angles but frames per second and motion. What it does at its usual values of these two goes into a
 bias, and the angles begin without influence: training goes on from SVD's own function.
@@ -56,12 +53,13 @@ _ATTENTION = {
 _MLP = {"linear_1": "0", "linear_2": "2"}
 
 
-def load_unet(path: Path, config: Mapping[str, object] | None = None) -> SV3DUNet:
-    """Load SV3D's network from a single file or a folder of any layout, in the precision it is stored in.
+def load_unet(path: Path, config: Mapping[str, object] | None = None, dtype: torch.dtype | None = None) -> SV3DUNet:
+    """Load SV3D's network from a single file or a folder of any layout.
 
     Args:
         path: A ``.safetensors`` file, or a folder with ``config.json`` and such files.
         config: Arguments of :class:`SV3DUNet` for a file; None: those of the published sizes. A folder has its own.
+        dtype: Of the tensors; None: as they are stored.
 
     Returns:
         The network in ``eval`` mode. From SVD it is one with angles, to be trained further.
@@ -71,7 +69,8 @@ def load_unet(path: Path, config: Mapping[str, object] | None = None) -> SV3DUNe
     """
     if path.is_dir():
         config = _folder_config(path)
-    return unet_from(_read(path), dict(config or {}), str(path))
+    state = {name: tensor.to(dtype or tensor.dtype) for name, tensor in _read(path).items()}
+    return unet_from(state, config or {}, str(path))
 
 
 def unet_from(state: Mapping[str, Tensor], config: Mapping[str, object], source: str) -> SV3DUNet:
@@ -170,7 +169,7 @@ def _names(unet: SV3DUNet, layout: Layout) -> dict[str, str]:
 def _blank(arguments: Mapping[str, object]) -> SV3DUNet:
     """A network without memory: 1.5 billion numbers need not be drawn to be replaced."""
     with torch.device("meta"):
-        return SV3DUNet(**arguments)  # type: ignore[arg-type]
+        return SV3DUNet(**arguments)
 
 
 def _with_angles(own: dict[str, Tensor], label: str, base: int, source: str) -> dict[str, Tensor]:
@@ -224,7 +223,15 @@ def _folder_config(folder: Path) -> dict[str, object]:
     unknown = sorted(key for key in values if not key.startswith("_") and key not in known)
     if unknown:
         raise UserError(f"{folder / 'config.json'}: SV3DUNet has no {', '.join(unknown)}")
-    return {key: value for key, value in values.items() if not key.startswith("_")}
+    arguments = {key: value for key, value in values.items() if not key.startswith("_")}
+    base = arguments.get("addition_time_embed_dim", 256)
+    if (
+        "SV3D" not in values.get("_class_name", "")
+        and arguments.get("projection_class_embeddings_input_dim") == 3 * base
+    ):
+        # SVD's frame rate, motion and noise, which must not pass for noise and two narrow angles.
+        arguments["projection_class_embeddings_input_dim"] = 5 * base
+    return arguments
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,163 @@
+"""From a photo to the other sides of the person: SV3D as a diffusers pipeline.
+
+Moving it to a device, half precision, offload to the CPU and attention slicing are diffusers' own
+(``pipeline.to``, ``enable_model_cpu_offload``, ``enable_attention_slicing``).
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from humansplat.errors import UserError
+from humansplat.models.autoencoder import decode_latents, encode_images
+from humansplat.models.edm import SIGMA_MAX, SIGMA_MIN, karras_sigmas
+from humansplat.models.edm_sampling import Denoise, Sampler, guidance_by_angle, guide, sample, unit_noise
+from humansplat.models.sv3d import CLIP_MEAN, CLIP_STD, SV3D, load_part, load_sv3d
+from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
+from humansplat.structures.base import TensorStruct
+
+ORTHOGONAL = (0.0, math.pi / 2, math.pi, 3 * math.pi / 2)
+"""Azimuths of the four views that the reconstruction takes, radians; the photo's first."""
+
+
+class SynthesizedViews(TensorStruct):
+    """Views of a person; the first is the photo's own."""
+
+    latents: Float[Tensor, "b v c g g2"]
+    """As the autoencoder's ``scaling_factor`` has it; the first view's are the photo's, not generated."""
+    images: Float[Tensor, "b v 3 h w"] | None
+    """sRGB in [0, 1]; the first view is the photo itself. None if they were not asked for."""
+
+
+class ViewSynthesizer(DiffusionPipeline):
+    """Generate latents and pictures of a person from other sides.
+
+    Args:
+        unet: SV3D's network.
+        image_encoder: Embeds the photo.
+        vae: Makes the latents; its ``scaling_factor`` must be the UNet's ``latent_scaling``.
+        image_mean: Of the image encoder's input.
+        image_std: Of the image encoder's input.
+
+    Raises:
+        ValueError: If the parts do not go together.
+    """
+
+    model_cpu_offload_seq = "image_encoder->vae->unet"
+
+    def __init__(
+        self,
+        unet: SV3DUNet,
+        image_encoder: CLIPVisionModelWithProjection,
+        vae: AutoencoderKL,
+        image_mean: tuple[float, ...] | list[float] = CLIP_MEAN,
+        image_std: tuple[float, ...] | list[float] = CLIP_STD,
+    ) -> None:
+        super().__init__()
+        if not math.isclose(vae.config["scaling_factor"], unet.latent_scaling, rel_tol=1e-3):
+            raise ValueError(
+                f"the autoencoder scales latents by {vae.config['scaling_factor']}, the UNet expects "
+                f"{unet.latent_scaling}"
+            )
+        self.register_modules(unet=unet, image_encoder=image_encoder, vae=vae)
+        self.register_to_config(image_mean=list(image_mean), image_std=list(image_std))
+        self.model = SV3D(unet, image_encoder, tuple(image_mean), tuple(image_std))
+
+    @classmethod
+    def from_folder(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "ViewSynthesizer":
+        """Load ``unet/``, ``image_encoder/`` and ``vae/`` strictly, from ours or a folder published for SV3D.
+
+        Raises:
+            UserError: If files are missing or tensors do not fit.
+        """
+        model = load_sv3d(folder, dtype)
+        vae = load_part(AutoencoderKL, folder / "vae", dtype)
+        return cls(model.unet, model.image_encoder, vae, model.image_mean, model.image_std)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        azimuths: Sequence[float] = ORTHOGONAL,
+        elevations: Sequence[float] | None = None,
+        *,
+        seeds: Sequence[int] = (0,),
+        num_steps: int = 25,
+        sampler: Sampler = "dpm",
+        guidance: tuple[float, float] = (1.0, 2.5),
+        sigma_max: float = SIGMA_MAX,
+        decode: bool = True,
+        one_pass: bool = True,
+    ) -> SynthesizedViews:
+        """Generate the views of one or more photos.
+
+        Args:
+            image: sRGB in [0, 1], the person before a white background.
+            azimuths: Of the views from the photo's, radians; the first is 0, the photo's own.
+            elevations: Of the views, radians; None: all level.
+            seeds: One for each photo, or one for all. A photo's views depend on its own seed only.
+            num_steps: Noise levels.
+            sampler: ``euler``, ``heun`` (two evaluations a step) or ``dpm``.
+            guidance: At the front and at the back; in between by angle. Equal to 1 both: the network runs once.
+            sigma_max: Highest noise level.
+            decode: Make pictures too.
+            one_pass: Run the network's two branches of guidance in one batch; otherwise one after the other, in
+                less memory.
+
+        Raises:
+            UserError: If the views do not begin with the photo's, or numbers do not go together.
+        """
+        elevations = elevations or [0.0] * len(azimuths)
+        seeds = list(seeds) * len(image) if len(seeds) == 1 else list(seeds)
+        if not azimuths or azimuths[0] != 0 or len(elevations) != len(azimuths):
+            raise UserError(
+                f"azimuths {tuple(azimuths)} and elevations {tuple(elevations)} must be as many, and the first "
+                "azimuth 0, the photo's"
+            )
+        if len(seeds) != len(image):
+            raise UserError(f"{len(seeds)} seeds for {len(image)} photos; give one for each, or one for all")
+        device = self._execution_device
+        photo = image.to(device)
+        photo_latent = encode_images(self.vae, photo.to(self.vae.dtype)).float()
+        azimuth = torch.tensor(azimuths, device=device).expand(len(image), -1)
+        elevation = torch.tensor(elevations, device=device).expand(len(image), -1)
+        conditions = self.model.to_conditions(photo_latent, photo, azimuth, elevation)
+        denoise = self._denoiser(conditions, guidance_by_angle(azimuth, *guidance), guidance != (1.0, 1.0), one_pass)
+        noise = unit_noise(seeds, (len(azimuths), *photo_latent.shape[1:]), device)
+        sigmas = karras_sigmas(num_steps, min(SIGMA_MIN, sigma_max), sigma_max)
+        latents = sample(denoise, noise, sigmas, sampler)
+        latents = torch.cat([photo_latent[:, None], latents[:, 1:]], dim=1)
+        images = torch.cat([photo[:, None], self._decode(latents[:, 1:])], dim=1) if decode else None
+        self.maybe_free_model_hooks()
+        return SynthesizedViews(latents=latents, images=images)
+
+    def _denoiser(self, given: ViewConditions, scale: Tensor, guided: bool, one_pass: bool) -> Denoise:
+        model = self.model
+        if not guided:
+            return lambda noised, sigma: model.denoise_given(noised, sigma, given)
+        bare = given.without_photo()
+        if not one_pass:
+            return guide(
+                lambda noised, sigma: model.denoise_given(noised, sigma, given),
+                lambda noised, sigma: model.denoise_given(noised, sigma, bare),
+                scale,
+            )
+        both, weight = given.joined(bare), scale[..., None, None, None]
+
+        def denoise(noised: Tensor, sigma: Tensor) -> Tensor:
+            full, without = model.denoise_given(torch.cat([noised, noised]), torch.cat([sigma, sigma]), both).chunk(2)
+            return without + weight * (full - without)
+
+        return denoise
+
+    def _decode(self, latents: Float[Tensor, "b v c g g2"]) -> Float[Tensor, "b v 3 h w"]:
+        # One view at a time: the decoder's memory is the picture's, and a view is work enough for a device.
+        views = [decode_latents(self.vae, view.to(self.vae.dtype)).float() for view in latents.unbind(1)]
+        return torch.stack(views, dim=1)
