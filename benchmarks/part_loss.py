@@ -1,0 +1,148 @@
+"""Time the hierarchical loss, forward and backward, against the rendering of the target pictures.
+
+python benchmarks/part_loss.py [--batch 32] [--targets 4] [--size 256] [--splats 40000] [--step-ms 120]
+
+The people are made up and their splats lie on their skin; LPIPS has random weights of the true shapes, and the
+encoder is that of the small autoencoder untrained: neither changes the time. A row is one setting of
+`reconstruction.hierarchical` and `reconstruction.perceptual`; `share` is its time of a step of `--step-ms`
+milliseconds, measured elsewhere. Times are medians after a warm-up, with networks in bfloat16 on a GPU.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from training_inputs import made_up_pool
+
+from humansplat import losses
+from humansplat.config import HierarchicalConfig
+from humansplat.data.people import PeopleBatch
+from humansplat.metrics.lpips import Lpips
+from humansplat.models.autoencoder import build_autoencoder, on_white
+from humansplat.models.feature_distance import FeatureDistance
+from humansplat.render import render_gaussians
+from humansplat.render.body_maps import sample_surface
+from humansplat.structures import Gaussians
+from humansplat.training.part_loss import PartLoss
+
+POOL = 16
+DEFAULT = HierarchicalConfig(weight=1.0)
+EVERYTHING = replace(DEFAULT, camera_crops=1_000, part_crops=1_000)
+SETTINGS = (
+    ("as configured by default, no perceptual term", "none", DEFAULT),
+    ("... 4 crops by own cameras, 4 of other parts", "none", replace(DEFAULT, camera_crops=4, part_crops=4)),
+    ("... 12 crops by own cameras", "none", replace(DEFAULT, camera_crops=12)),
+    ("... 16 crops of other parts", "none", replace(DEFAULT, part_crops=16)),
+    ("... levels 32, 64", "none", replace(DEFAULT, levels=(32, 64))),
+    ("... all crops of all views", "none", EVERYTHING),
+    ("encoder, 2 crops", "encoder", DEFAULT),
+    ("encoder, 6 crops", "encoder", replace(DEFAULT, perceptual_crops=6)),
+    ("lpips, 1 crop", "lpips", replace(DEFAULT, perceptual_crops=1)),
+    ("lpips, 2 crops", "lpips", DEFAULT),
+    ("lpips, 2 crops, levels 32, 64", "lpips", replace(DEFAULT, levels=(32, 64))),
+)
+
+
+def skin_splats(batch: PeopleBatch, num_splats: int) -> Gaussians:
+    """Leaves of the graph: flat splats all over the bodies."""
+    surface = sample_surface(batch.body.canonical, batch.body.faces, num_splats)
+    means = surface.interpolate(batch.body.vertices)
+    generator = torch.Generator(means.device).manual_seed(0)
+    like = {"generator": generator, "device": means.device}
+    shape = means.shape[:2]
+    splats = Gaussians(
+        means=means + 0.01 * torch.randn(means.shape, **like),
+        quats=torch.randn(*shape, 4, **like),
+        scales=0.004 + 0.004 * torch.rand(*shape, 3, **like),
+        opacities=0.2 + 0.8 * torch.rand(shape, **like),
+        colors=torch.rand(*shape, 3, **like),
+    )
+    return splats.map(lambda tensor: tensor.detach().requires_grad_())
+
+
+def milliseconds(step: Callable[[], Tensor], device: torch.device, repeats: int) -> tuple[float, float]:
+    """Median time of a step with its backward pass, and the memory that it adds at most, MiB."""
+    times, before = [], 0
+    for repeat in range(repeats + 2):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            if repeat == 2:
+                before = torch.cuda.memory_allocated(device)
+                torch.cuda.reset_peak_memory_stats(device)
+        start = time.perf_counter()
+        step().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if repeat >= 2:
+            times.append(1e3 * (time.perf_counter() - start))
+    peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0
+    return statistics.median(times), peak / 2**20
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--targets", type=int, default=4)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--splats", type=int, default=40_000)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--step-ms", type=float, default=120.0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
+    pool = made_up_pool(min(POOL, options.batch), options.size, device)
+    batch = pool.sample(options.batch, options.targets, generator)
+    splats = skin_splats(batch, options.splats)
+    truth = on_white(batch.targets)
+    distances: dict[str, nn.Module | None] = {
+        "none": None,
+        "encoder": FeatureDistance(build_autoencoder()),
+        "lpips": Lpips(),
+    }
+    for distance in distances.values():
+        if distance is not None:
+            distance.to(device).requires_grad_(False)
+
+    def pictures() -> Tensor:
+        return render_gaussians(splats, batch.target_cameras).colors.movedim(-1, 2)
+
+    def whole() -> Tensor:
+        colors = pictures()
+        return losses.squared_loss(colors, truth) + losses.ssim_loss(colors, truth)
+
+    base, _ = milliseconds(whole, device, options.repeats)
+    print(
+        f"{options.batch} people x {options.targets} pictures of {options.size} px, {options.splats} splats, {device}"
+    )
+    print(f"target pictures: render, squared error and SSIM, backward: {base:.1f} ms")
+    rendered = pictures().detach().requires_grad_()
+    with torch.no_grad():
+        loss = PartLoss(DEFAULT, None).to(device)
+        for _ in range(3):
+            start = time.perf_counter()
+            regions = loss.regions(batch.body, batch.target_cameras)
+            seen = (regions.weights > 0).sum().item()  # waits
+            found = 1e3 * (time.perf_counter() - start)
+    print(f"finding the parts: {found:.1f} ms; {seen / options.batch:.0f} regions a person are seen")
+    print(f"\n{'hierarchical loss beyond that':48} {'ms':>7} {'share':>6} {'MiB':>7}")
+    for label, kind, config in SETTINGS:
+        loss = PartLoss(config, distances[kind]).to(device)
+
+        def step(loss: PartLoss = loss) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                terms = loss(splats, rendered, batch, generator)
+            return torch.stack(list(terms.values())).sum()
+
+        spent, memory = milliseconds(step, device, options.repeats)
+        print(f"{label:48} {spent:7.1f} {spent / options.step_ms:6.1%} {memory:7.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
