@@ -1,0 +1,453 @@
+"""Time training steps of the reconstructor: samples a second, memory, parts of a step, share of the matrix rate.
+
+python benchmarks/training.py [--only rate|encoder|base_512|base_256|small|several] [--minutes 1] [--out FILE.json]
+accelerate launch --config_file configs/accelerate/two_gpus.yaml benchmarks/training.py --only several --one FILE.json
+python benchmarks/training.py --paper FILE.json...
+
+The steps are the trainer's own, with the task's own losses, on made-up people in the device's memory and an untrained
+autoencoder of Stable Diffusion's size (``small``: the one that ships). A row is a training of its own: some steps to
+compile and settle, then as many as the time allows, timed together; after them a few with marks, whose medians show
+where the time goes. The share is the model FLOPs of a second (what is counted: ``training_flops.py``), over the rate
+of a large bfloat16 product measured in the same run. ``compile``: ``blocks`` compiles the transformer's blocks, a few
+seconds; ``whole`` the network, a minute or two. What does not fit into memory says so.
+
+``several`` times one step size on as many processes as there are; with the result of one process by ``--one`` it shows
+what a second GPU brings. ``--out`` adds to a file of results; ``--paper`` makes the paper run's hours of such files.
+"""
+
+import argparse
+import gc
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import Tensor, nn
+from training_clock import PARTS, step_parts
+from training_flops import ModelFlops, count, matrix_rate
+from training_inputs import made_up_pool, write_autoencoder
+
+from humansplat.config import TrainConfig, load_config
+from humansplat.data.dataset import PeoplePool
+from humansplat.models.autoencoder import encode_images
+from humansplat.training.meter import LossMeter
+from humansplat.training.reconstruction_task import ReconstructionTask
+from humansplat.training.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+NUM_PEOPLE = 16
+TINY = (
+    "data.image_size=64",
+    "reconstruction.model.width=64",
+    "reconstruction.model.num_heads=2",
+    "reconstruction.model.num_intra_layers=1",
+    "reconstruction.model.num_inter_layers=1",
+    "reconstruction.model.num_body_tokens=32",
+    "reconstruction.model.kept_cells=16",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One row of a table."""
+
+    batch: int
+    checkpointing: bool = False
+    compile: str = "no"
+    """``no``, ``blocks`` or ``whole``."""
+    parts: bool = False
+    """With the hierarchical loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one row showed."""
+
+    samples_per_second: float
+    """Of one process."""
+    step_ms: float
+    memory_gib: float
+    compile_seconds: float
+    ms: dict[str, float]
+
+
+BASE = (
+    Cell(batch=8, compile="blocks"),
+    Cell(batch=16, compile="blocks"),
+    Cell(batch=16, compile="blocks", checkpointing=True),
+    Cell(batch=32, compile="blocks", checkpointing=True),
+    Cell(batch=4, compile="blocks"),
+    Cell(batch=8),
+    Cell(batch=8, compile="whole"),
+)
+CELLS = {
+    "base_512": BASE,
+    "base_256": (
+        Cell(batch=8, compile="blocks"),
+        Cell(batch=32, compile="blocks"),
+        Cell(batch=64, compile="blocks"),
+        Cell(batch=64, compile="blocks", checkpointing=True),
+    ),
+    "small": (
+        Cell(batch=16),
+        Cell(batch=16, parts=True),
+        Cell(batch=16, compile="blocks"),
+        Cell(batch=16, compile="blocks", parts=True),
+        Cell(batch=16, compile="whole"),
+        Cell(batch=16, compile="whole", parts=True),
+    ),
+}
+CONFIGS = {
+    "base_512": "reconstruction_base_512.yaml",
+    "base_256": "reconstruction_base_256.yaml",
+    "small": "reconstruction_small.yaml",
+}
+SEVERAL = {"small": Cell(batch=16, compile="blocks"), "base_512": Cell(batch=8, compile="blocks")}
+
+
+class Bench:
+    """The device, its inputs, and the results so far."""
+
+    def __init__(self, device: str, *, tiny: bool, minutes: float, scratch: Path, cells: list[str]) -> None:
+        self.accelerator = Accelerator(cpu=device == "cpu")
+        self.device = self.accelerator.device
+        self.tiny, self.minutes, self.scratch, self.only_cells = tiny, minutes, scratch, cells
+        self.autocast_type = "bf16" if self.device.type == "cuda" else "no"
+        self.results: dict[str, Any] = {"device": self._device_name(), "torch": torch.__version__}
+        self._rate = 0.0
+
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    def say(self, text: str = "") -> None:
+        """Print in the first process."""
+        if self.accelerator.is_main_process:
+            print(text, flush=True)
+
+    @property
+    def rate(self) -> float:
+        """Of matrix products, FLOPs a second."""
+        if not self._rate:
+            size = 8192 if self.device.type == "cuda" else 512
+            self._rate = matrix_rate(self.device, size)
+            self.say(f"product of matrices of {size} x {size}: {self._rate / 1e12:.3g} TFLOP/s\n")
+        return self._rate
+
+    def config(self, name: str) -> TrainConfig:
+        """The configuration file with an autoencoder of its own, and nothing to read."""
+        overrides = list(TINY if self.tiny else ())
+        if name == "small" and not self.tiny:
+            autoencoder = ROOT / "weights" / "small" / "vae"
+        else:
+            autoencoder = self.scratch / "vae"
+            if not autoencoder.is_dir():
+                write_autoencoder(autoencoder, tiny=self.tiny)
+        overrides += [f"reconstruction.autoencoder={json.dumps(autoencoder.as_posix())}", "data.source=pool"]
+        overrides += [f"mixed_precision='{self.autocast_type}'", f"output_dir={json.dumps(self.scratch.as_posix())}"]
+        return load_config(TrainConfig, ROOT / "configs" / CONFIGS[name], overrides)
+
+    @contextmanager
+    def training(self, config: TrainConfig, cell: Cell, pool: PeoplePool) -> Iterator[tuple[Trainer, nn.Module]]:
+        """A trainer and the network as its steps call it; nothing of it stays."""
+        torch._dynamo.reset()
+        config = config_of(config, cell)
+        trainer = Trainer(config, ReconstructionTask(config), self.accelerator, pool)
+        if cell.compile == "blocks":
+            compile_blocks(trainer.module)
+        try:
+            yield trainer, trainer._wrap()
+        finally:
+            del trainer
+            self.clear()
+
+    def clear(self) -> None:
+        """Give memory back."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def wait(self) -> None:
+        """Until the device has done what was asked of it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def measure(self, config: TrainConfig, cell: Cell, pool: PeoplePool, seconds: float) -> Measured:
+        """Train for a while."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with self.training(config, cell, pool) as (trainer, wrapped):
+            meter = LossMeter(self.accelerator)
+
+            def steps(count: int, network: nn.Module = wrapped) -> float:
+                self.wait()
+                start = time.perf_counter()
+                for _ in range(count):
+                    trainer._train_step(network, meter)
+                self.wait()
+                return (time.perf_counter() - start) / count
+
+            first = steps(1)
+            rough = steps(2)
+            self.accelerator.wait_for_everyone()
+            taken = steps(1 if self.tiny else int(min(max(seconds / rough, 3), 60)))
+            memory = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
+            ms = step_parts(
+                trainer, wrapped, lambda network: trainer._train_step(network, meter), 1 if self.tiny else 3
+            )
+        return Measured(
+            samples_per_second=cell.batch / taken,
+            step_ms=1000 * taken,
+            memory_gib=memory,
+            compile_seconds=max(first - rough, 0.0),
+            ms=ms,
+        )
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile each block of the transformer for its own shapes; alike blocks share the code."""
+    for part in network.children():
+        if isinstance(part, nn.ModuleList):
+            for block in part:
+                block.compile(dynamic=False)
+
+
+def table(bench: Bench, name: str) -> None:
+    """Rows of one configuration."""
+    config = bench.config(name)
+    pool = made_up_pool(2 if bench.tiny else NUM_PEOPLE, config.data.image_size or 256, bench.device)
+    flops = model_flops(bench, config, pool)
+    rows: list[dict[str, Any]] = []
+    bench.results[name] = {"flops": flops._asdict(), "rows": rows}
+    bench.say(
+        "| batch | checkpointing | compile | part loss | samples/s | GiB | share | with the encoder | "
+        + " | ".join(PARTS)
+        + " | step, ms | compiling, s |"
+    )
+    bench.say("|" + "---|" * (10 + len(PARTS)))
+    start = time.monotonic()
+    for number, cell in enumerate(CELLS[name]):
+        if bench.only_cells and str(number) not in bench.only_cells:
+            continue
+        cell = replace(cell, batch=2) if bench.tiny else cell
+        head = f"| {cell.batch} | {'yes' if cell.checkpointing else 'no'} | {cell.compile} | "
+        head += f"{'yes' if cell.parts else 'no'} | "
+        if time.monotonic() - start > 60 * bench.minutes:
+            bench.say(head + "left out: no time |")
+            continue
+        failure = ""
+        try:
+            measured = bench.measure(config, cell, pool, seconds=3.0)
+        except RuntimeError as error:  # of memory, or of the compiler
+            failure = " ".join(str(error).split())[:200]
+        if failure:
+            bench.clear()  # only now: while the error was handled it held the step's tensors
+            bench.say(head + ("out of memory |" if "memory" in failure.lower() else f"failed: {failure} |"))
+            rows.append(asdict(cell) | {"failure": failure})
+            continue
+        share, with_encoder = (
+            flop * measured.samples_per_second / bench.rate for flop in (flops.network, flops.network + flops.encoder)
+        )
+        rows.append(asdict(cell) | asdict(measured) | {"share": share, "share_with_encoder": with_encoder})
+        bench.say(
+            head
+            + f"{measured.samples_per_second:.2f} | {measured.memory_gib:.1f} | {share:.1%} | {with_encoder:.1%} | "
+            + " | ".join(f"{measured.ms[part]:.1f}" for part in PARTS)
+            + f" | {measured.step_ms:.1f} | {measured.compile_seconds:.0f} |"
+        )
+    bench.say()
+
+
+def config_of(config: TrainConfig, cell: Cell) -> TrainConfig:
+    """The configuration of one row."""
+    hierarchical = replace(config.reconstruction.hierarchical, weight=1.0 if cell.parts else 0.0)
+    return replace(
+        config,
+        batch_size=cell.batch,
+        accumulate=1,
+        compile=cell.compile == "whole",
+        gradient_checkpointing=cell.checkpointing,
+        reconstruction=replace(config.reconstruction, hierarchical=hierarchical),
+    )
+
+
+def model_flops(bench: Bench, config: TrainConfig, pool: PeoplePool) -> ModelFlops:
+    """Count them, and say how many there are."""
+    with bench.training(config, Cell(batch=2), pool) as (trainer, _):
+        flops = count(trainer, trainer._autocast)
+        num_parameters = sum(p.numel() for p in trainer.module.parameters())
+    bench.say(
+        f"{num_parameters / 1e6:.1f} M parameters; model GFLOPs of a sample: {flops.network / 1e9:,.1f} "
+        f"(of them dense attention {flops.attention / 1e9:,.1f}, windowed {flops.windows / 1e9:.4f}), "
+        f"the frozen encoder {flops.encoder / 1e9:,.1f}\n"
+    )
+    return flops
+
+
+def encoder(bench: Bench) -> None:
+    """Ways to run the frozen encoder, by the time a picture."""
+    bench.config("base_512")  # makes the autoencoder
+    size, count = (64, 1) if bench.tiny else (512, 8)
+    pictures = torch.rand(count, 3, size, size, device=bench.device)
+    exact = None
+    rows = bench.results["encoder"] = {}
+    bench.say("| encoder | ms a picture | error against float32, relative |\n|---|---|---|")
+    for label, dtype, change in (
+        ("float32", torch.float32, unchanged),
+        ("autocast of float32 weights", None, unchanged),
+        ("autocast, channels last", None, channels_last),
+        ("autocast, channels last, compiled", None, compiled_encoder),
+        ("bfloat16, channels last", torch.bfloat16, channels_last),
+        ("bfloat16, channels last, compiled", torch.bfloat16, compiled_encoder),
+    ):
+        if bench.tiny and change is compiled_encoder:  # minutes on a CPU
+            continue
+        kept = dtype or torch.float32
+        autoencoder = AutoencoderKL.from_pretrained(bench.scratch / "vae", torch_dtype=kept).to(bench.device).eval()
+        change(autoencoder.requires_grad_(False))
+        taken, latents = encode(bench, autoencoder, pictures.to(kept), autocast=dtype is None)
+        exact = latents.float() if exact is None else exact
+        error = ((latents.float() - exact).square().mean() / exact.square().mean()).sqrt().item()
+        rows[label] = 1000 * taken / count
+        bench.say(f"| {label} | {1000 * taken / count:.2f} | {error:.1e} |")
+    bench.say()
+
+
+def encode(bench: Bench, autoencoder: Any, pictures: Tensor, *, autocast: bool) -> tuple[float, Tensor]:
+    """Seconds of encoding, and the latents."""
+    warm, repeats = (1, 1) if bench.tiny else (3, 10)
+    with torch.no_grad(), torch.autocast(bench.device.type, torch.bfloat16, enabled=autocast):
+        for _ in range(warm):
+            encode_images(autoencoder, pictures)
+        bench.wait()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            latents = encode_images(autoencoder, pictures)
+        bench.wait()
+    return (time.perf_counter() - start) / repeats, latents
+
+
+def unchanged(autoencoder: Any) -> None:
+    """As it was loaded."""
+
+
+def channels_last(autoencoder: Any) -> None:
+    """The layout that convolutions on tensor cores want."""
+    autoencoder.to(memory_format=torch.channels_last)
+
+
+def compiled_encoder(autoencoder: Any) -> None:
+    """That layout, the norms and activations fused."""
+    channels_last(autoencoder)
+    autoencoder.encoder.compile(dynamic=False)
+
+
+def several(bench: Bench, one: Path | None, names: list[str]) -> None:
+    """Samples a second of all processes together."""
+    processes = bench.accelerator.num_processes
+    before = json.loads(one.read_text(encoding="utf-8")).get("several", {}) if one else {}
+    rows: dict[str, Any] = {}
+    bench.results["several"] = rows
+    kind = str(bench.accelerator.distributed_type).removeprefix("DistributedType.")
+    bench.say(f"{processes} processes, {kind}\n")
+    bench.say("| configuration | batch a GPU | step, ms | GiB | samples/s together | of one process |")
+    bench.say("|---|---|---|---|---|---|")
+    for name in names:
+        config = bench.config(name)
+        cell = replace(SEVERAL[name], **({"batch": 2, "compile": "no"} if bench.tiny else {}))
+        pool = made_up_pool(2 if bench.tiny else NUM_PEOPLE, config.data.image_size or 256, bench.device)
+        measured = bench.measure(config, cell, pool, seconds=6.0)
+        together = measured.samples_per_second * processes
+        rows[name] = asdict(cell) | asdict(measured) | {"processes": processes, "kind": kind, "together": together}
+        gain = "-"
+        if name in before:
+            rows[name]["gain"] = together / before[name]["together"]
+            gain = f"{rows[name]['gain']:.3f} x"
+        bench.say(
+            f"| {name} | {cell.batch} | {measured.step_ms:.1f} | {measured.memory_gib:.1f} | {together:.2f} | {gain} |"
+        )
+    bench.say()
+
+
+STAGES = (("base_256", 80_000), ("base_512", 20_000))
+"""Stages of the paper (section 4.3) by configuration, and their steps."""
+PER_GPU, GPUS = 8, 8
+"""The paper names 8 samples a GPU on 8 GPUs, and elsewhere batches of 32."""
+
+
+def paper(files: list[Path]) -> None:
+    """The hours of the paper's schedule by what was measured."""
+    results: dict[str, Any] = {}
+    for file in files:
+        results |= json.loads(file.read_text(encoding="utf-8"))
+    print(
+        f"{results['device']}, torch {results['torch']}; batches of {PER_GPU * GPUS} samples\n\n"
+        "| stage | steps | samples | batch a GPU, measured | samples/s a GPU | GPU hours | hours on 8 GPUs |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    many = results.get("several", {}).get("base_512", {})
+    scaling = many["gain"] / many["processes"] if "gain" in many else 1.0  # assumed of 8 GPUs as well
+    total = 0.0
+    for name, steps in STAGES:
+        rows = [row for row in results.get(name, {}).get("rows", []) if "failure" not in row]
+        rows = [row for row in rows if row["batch"] == PER_GPU] or rows
+        if not rows:
+            print(f"| {name} | {steps:,} | not measured |")
+            continue
+        best = max(rows, key=lambda row: row["samples_per_second"])
+        samples = steps * PER_GPU * GPUS
+        hours = samples / best["samples_per_second"] / 3600
+        total += hours
+        print(
+            f"| {name} | {steps:,} | {samples:,} | {best['batch']} | {best['samples_per_second']:.1f} | {hours:.0f} | "
+            f"{hours / GPUS / scaling:.1f} |"
+        )
+    print(f"| both | | | | | {total:.0f} | {total / GPUS / scaling:.1f} |")
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", choices=["rate", "encoder", *CELLS, "several"])
+    parser.add_argument("--cells", default="", help="rows of the table by number, e.g. 0,3")
+    parser.add_argument("--minutes", type=float, default=1.0, help="no row of a table begins later than this")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes, to try this script")
+    parser.add_argument("--names", default=",".join(SEVERAL), help="configurations of --only several")
+    parser.add_argument("--one", type=Path, help="results of --only several with one process")
+    parser.add_argument("--out", type=Path, help="JSON file that the results are added to")
+    parser.add_argument("--paper", type=Path, nargs="+", help="files of results: print the hours of the paper's run")
+    given = parser.parse_args()
+    if given.paper:
+        paper(given.paper)
+        return
+    torch.set_float32_matmul_precision("highest")  # as tools/train.py
+    torch.backends.cudnn.benchmark = True
+    with tempfile.TemporaryDirectory() as scratch:
+        cells = [cell for cell in given.cells.split(",") if cell]
+        bench = Bench(given.device, tiny=given.tiny, minutes=given.minutes, scratch=Path(scratch), cells=cells)
+        bench.say(f"{bench.results['device']}, torch {torch.__version__}")
+        bench.results["rate"] = bench.rate
+        if given.only in (None, "encoder"):
+            encoder(bench)
+        for name in CELLS:
+            if given.only in (None, name):
+                bench.say(f"### {name}\n")
+                table(bench, name)
+        if given.only == "several":
+            several(bench, given.one, given.names.split(","))
+        if given.out and bench.accelerator.is_main_process:
+            known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            given.out.write_text(json.dumps(known | bench.results, indent=1), encoding="utf-8")
+        bench.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
