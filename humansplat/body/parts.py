@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from humansplat.structures import PosedBody
+
 PART_NAMES = (
     "hips", "leftUpLeg", "rightUpLeg", "spine", "leftLeg", "rightLeg", "spine1", "leftFoot", "rightFoot",
     "spine2", "leftToeBase", "rightToeBase", "neck", "leftShoulder", "rightShoulder", "head", "leftArm",
@@ -51,3 +53,8 @@ def parts_from_weights(weights: Float[Tensor, "v j"], joint_parts: Sequence[int]
     groups = torch.tensor(list(joint_parts), device=weights.device)
     pull = weights.new_zeros(weights.shape[0], NUM_PARTS).index_add(1, groups, weights)
     return pull.argmax(dim=1)
+
+
+def part_vertices(body: PosedBody, name: str) -> Float[Tensor, "*batch n 3"]:
+    """The vertices of one part of :data:`PART_NAMES`, world frame."""
+    return body.vertices[..., body.parts == PART_NAMES.index(name), :]

@@ -13,9 +13,9 @@ from humansplat.geometry.projection import look_at, orbit, to_camera
 from humansplat.structures import Cameras
 
 Role = Literal["input", "orthogonal", "novel", "closeup", "whole", "half", "face"]
+"""What a view is for; the last three are the rings of prepared scans (``humansplat.data.scans.rings``)."""
 COMPARED: tuple[Role, ...] = ("novel", "whole")
 """Views by which a model is judged: of the whole person, and not shown to it."""
-"""What a view is for; the last three are the rings of prepared scans (``humansplat.data.scans.rings``)."""
 
 CANONICAL_FOV = math.radians(30.0)
 CANONICAL_FILL = 0.85

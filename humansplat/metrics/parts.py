@@ -9,7 +9,7 @@ from humansplat.structures import Cameras
 
 HEAD_MARGIN = 0.2
 """Added around the box of the head's skin, as a fraction of its larger side: hair is no skin."""
-MIN_HEAD_SIZE = 12
+MIN_HEAD_SIZE = 6
 """Pixels; boxes whose part within the picture is smaller on a side are not compared."""
 MIN_SHARE = 0.5
 """Nor are boxes of which less than this share of the area lies within the picture."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 CELL = 8
 """Pixels on a side of a latent cell."""
 LATENT_CHANNELS = 4
+PIXEL_CHANNELS = 3 * CELL**2
+"""Of a cell in pixel space."""
 
 
 def build_autoencoder(
@@ -41,14 +44,18 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
 
-def encode_images(autoencoder: AutoencoderKL, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g2"]:
+def encode_images(autoencoder: AutoencoderKL | None, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g2"]:
     """Latents of pictures: the mode of the posterior, scaled to about unit variance.
 
     Args:
-        autoencoder: Its configured ``scaling_factor`` is applied.
+        autoencoder: Its configured ``scaling_factor`` is applied. ``None`` stays in pixel space: each cell has the
+            colours of its 8 x 8 pixels, from -1 to 1, as :data:`PIXEL_CHANNELS` channels.
         images: sRGB in [0, 1], the person before a white background.
     """
-    return autoencoder.encode(2 * images - 1).latent_dist.mode() * autoencoder.config["scaling_factor"]
+    pictures = 2 * images - 1
+    if autoencoder is None:
+        return F.pixel_unshuffle(pictures, CELL)
+    return autoencoder.encode(pictures).latent_dist.mode() * autoencoder.config["scaling_factor"]
 
 
 def decode_latents(autoencoder: AutoencoderKL, latents: Float[Tensor, "b c g g2"]) -> Float[Tensor, "b 3 h w"]:

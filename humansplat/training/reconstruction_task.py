@@ -1,5 +1,6 @@
-"""Learning to reconstruct: one picture and a body in, all the other views to be matched."""
+"""Learning to reconstruct: one picture and a body in, or all four of the rig, and other views to be matched."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,18 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from humansplat import draws, losses
+from humansplat.body.parts import part_vertices
 from humansplat.body.perturbation import Perturbation
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
-from humansplat.metrics.image import psnr, psnr_in_box
-from humansplat.metrics.views import MAX_PSNR, SIDES, bearings, person_box, sides
-from humansplat.models.autoencoder import encode_images, load_autoencoder, on_white
+from humansplat.metrics.parts import projected_box
+from humansplat.metrics.scores import means_by_side, score_views
+from humansplat.metrics.views import bearings, sides
+from humansplat.models.autoencoder import load_autoencoder, on_white
 from humansplat.models.conditioning import BodyConditioner
-from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
+from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.render import render_gaussians
 from humansplat.render.gaussians import RenderedImages
 from humansplat.structures import Gaussians, PosedBody
+from humansplat.training.latents import GivenLatents, LatentSource
 from humansplat.training.part_loss import PartLoss
 from humansplat.training.people import People, load_body
 from humansplat.training.perceptual import build_perceptual, picture_distance
@@ -28,7 +32,7 @@ VALIDATION_BATCH = 8
 
 
 class ReconstructionTask:
-    """HumanSplat's second stage, from the photo's latent alone, with a render loss (Eq. 6).
+    """HumanSplat's second stage, from the photo's latent alone or from four, with a render loss (Eq. 6).
 
     The perceptual term is ``1 - SSIM``: it needs no downloaded network.
     """
@@ -37,9 +41,12 @@ class ReconstructionTask:
         self.options = config.reconstruction
         self.augment = config.data.augment
         self.image_size = config.data.image_size or 256
-        self.autoencoder = load_autoencoder(self.options.autoencoder)
+        self.latents = LatentSource(self.options)
         self.perturb = Perturbation(self.options.noise, load_body(config.data))
-        self.perceptual = build_perceptual(self.options.perceptual, self.autoencoder)
+        encoder = self.latents.autoencoder
+        if encoder is None and self.options.perceptual.kind == "encoder":
+            encoder = load_autoencoder(self.options.autoencoder)  # pixel space, but its features in the losses
+        self.perceptual = build_perceptual(self.options.perceptual, encoder)
         self.part_loss = PartLoss(self.options.hierarchical, self.perceptual)
         self.conditioner = BodyConditioner(
             num_tokens=self.options.model.num_body_tokens, map_size=self.image_size // 2
@@ -47,17 +54,23 @@ class ReconstructionTask:
 
     def build_module(self) -> nn.Module:
         """A fresh transformer."""
-        return LatentReconstructor(**asdict(self.options.model))
+        settings = asdict(self.options.model) | {"latent_channels": self.latents.channels}
+        return LatentReconstructor(**settings)
 
     def frozen_modules(self) -> Sequence[nn.Module]:
-        """The autoencoder, the body model with its noise, and the losses' networks."""
-        return (self.autoencoder, self.perturb, self.part_loss)
+        """What makes the latents, the body model with its noise, and the losses' networks."""
+        return (self.latents, self.perturb, self.part_loss)
 
     def sample(self, pool: People, batch_size: int, generator: torch.Generator) -> PeopleBatch:
         """People with one picture given and some to be matched."""
         options = self.options
         return pool.sample(
-            batch_size, options.num_targets, generator, photo_weight=options.photo_weight, augment=self.augment
+            batch_size,
+            options.num_targets,
+            generator,
+            num_inputs=options.num_inputs,
+            photo_weight=options.photo_weight,
+            augment=self.augment,
         )
 
     def training_loss(
@@ -66,7 +79,9 @@ class ReconstructionTask:
         """Squared and absolute error, mask, SSIM; bodies partly perturbed."""
         with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
             body = self._perturbed(batch, generator)
-        splats = self._reconstruct(module, batch, body)
+        with torch.no_grad():
+            latents = self.latents.mixed(batch, generator)
+        splats = self._reconstruct(module, batch, body, latents)
         rendered = self._render(splats, batch)
         truth, mask = on_white(batch.targets), batch.targets[:, :, 3]
         colors = rendered.colors.movedim(-1, 2)
@@ -92,32 +107,33 @@ class ReconstructionTask:
         return terms
 
     def validate(self, module: nn.Module, pool: PeoplePool) -> dict[str, float]:
-        """PSNR over the novel views with true bodies: whole picture and the person's box, by side, as evaluated."""
+        """The figures of ``metrics.scores`` over the novel views with true bodies: of all views, and by side."""
         device = next(module.parameters()).device
-        novel = torch.arange(NUM_VIEWS, pool.num_views, device=device)
-        whole, box, side = [], [], []
+        views, compared = pool.compared_views()
+        scores: dict[str, list[Tensor]] = {}
+        seen_from: list[Tensor] = []
         for start in range(0, len(pool), VALIDATION_BATCH):
             people = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=device)
-            batch = pool.batch(people, novel.expand(len(people), -1))
-            rendered = self._render(self._reconstruct(module, batch, batch.body), batch)
-            colors, truth = rendered.colors.movedim(-1, 2).clamp(0, 1), on_white(batch.targets)
-            whole.append(psnr(colors, truth).flatten())
-            box.append(psnr_in_box(colors, truth, person_box(batch.targets[:, :, 3])).flatten())
-            bearing = bearings(batch.cameras[:, 0], batch.target_cameras, batch.body.joints[:, 0])
-            side.append(sides(bearing).flatten())
-        seen_from = torch.cat(side)
-        figures = {}
-        for name, parts in (("psnr", whole), ("box", box)):
-            values = torch.cat(parts).clamp(max=MAX_PSNR)
-            figures[name] = values.mean()
-            for place, label in enumerate(SIDES):
-                members = seen_from == place
-                figures[f"{name}_{label}"] = (values * members).sum() / members.sum()
-        return {name: round(value.item(), 4) for name, value in figures.items()}
+            batch = pool.batch(people, views.expand(len(people), -1), num_inputs=self.options.num_inputs)
+            rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.clean(batch)), batch)
+            found = score_views(
+                rendered.colors.movedim(-1, 2).clamp(0, 1),
+                rendered.alphas,
+                on_white(batch.targets),
+                batch.targets[:, :, 3],
+                projected_box(part_vertices(batch.body, "head"), batch.target_cameras),
+            )
+            for name, values in found.items():
+                scores.setdefault(name, []).append(values.flatten())
+            side = sides(bearings(batch.cameras[:, 0], batch.target_cameras, batch.body.joints[:, 0]))
+            seen_from.append(torch.where(compared[people], side, -1).flatten())
+        means = means_by_side({name: torch.cat(parts) for name, parts in scores.items()}, torch.cat(seen_from))
+        figures = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
+        return {name: round(value, 4) for name, value in figures.items() if not math.isnan(value)}
 
     def pictures(self, module: nn.Module, batch: PeopleBatch) -> Tensor:
         """A row a person: the photo, then each target beside its render."""
-        rendered = self._render(self._reconstruct(module, batch, batch.body), batch)
+        rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.clean(batch)), batch)
         renders = rendered.colors.movedim(-1, 2).clamp(0, 1)
         pairs = torch.stack([on_white(batch.targets), renders], dim=2).flatten(1, 2)  # [b, 2 t, 3, h, w]
         rows = torch.cat([on_white(batch.images[:, :1]), pairs], dim=1)
@@ -136,13 +152,10 @@ class ReconstructionTask:
         amount = 1.5 * amount * (choice < self.options.wrong_bodies)
         return self.perturb(batch.body, batch.cameras.centers[:, 0], amount, generator)
 
-    def _reconstruct(self, module: nn.Module, batch: PeopleBatch, body: PosedBody) -> Gaussians:
-        photo = batch.images[:, 0]
-        with torch.no_grad():
-            latents = encode_images(self.autoencoder, on_white(photo)).float()[:, None]
-            with torch.autocast(photo.device.type, enabled=False):
-                conditions = self.conditioner(body, batch.cameras)
-        return module(latents, photo, batch.cameras, body, *conditions)
+    def _reconstruct(self, module: nn.Module, batch: PeopleBatch, body: PosedBody, latents: GivenLatents) -> Gaussians:
+        with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
+            conditions = self.conditioner(body, batch.cameras)
+        return module(latents.values, batch.images[:, 0], batch.cameras, body, *conditions, known=latents.known)
 
     def _render(self, splats: Gaussians, batch: PeopleBatch) -> RenderedImages:
         with torch.autocast(batch.images.device.type, enabled=False):

@@ -15,6 +15,7 @@ from humansplat.config import (
     ReconstructorConfig,
     TrainConfig,
 )
+from humansplat.metrics.scores import METRICS
 from humansplat.models.autoencoder import build_autoencoder, load_autoencoder
 from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.training.autoencoder_task import AutoencoderTask
@@ -68,8 +69,9 @@ def test_reconstruction_learns_and_reports_by_side(task, pool):
     with torch.no_grad():
         after = task.validate(module, pool)
     assert after["psnr"] > before["psnr"] + 1.0
-    assert set(after) == {f"{name}{side}" for name in ("psnr", "box") for side in ("", "_front", "_side", "_back")}
-    assert after["box"] < after["psnr"]  # the box has less of the white that everybody gets right
+    assert set(after) == {f"{name}{side}" for name in METRICS for side in ("", "_front", "_side", "_back")}
+    assert after["psnr_box"] < after["psnr"]  # the box has less of the white that everybody gets right
+    assert after["psnr_head"] > before["psnr_head"]
 
 
 def test_autoencoder_learns_and_stores_its_scale(pool, tmp_path):

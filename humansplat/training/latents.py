@@ -1,0 +1,124 @@
+"""What the reconstruction transformer is given: the photo's latent or all four views', true or as models guess them.
+
+At inference the unseen views' latents come from a view model, whose guesses are not the truth, and a network that has
+only seen clean ones trusts them too much. So while training some people's unseen views are noised, or noised and
+denoised in one step by the view model itself, as HumanSplat's published training code does; or they are missing, and
+the network learns to do without.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from humansplat import draws
+from humansplat.config import ReconstructionConfig
+from humansplat.data.people import PeopleBatch
+from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
+from humansplat.models.edm import LatentDenoiser, add_noise
+from humansplat.structures import Cameras
+
+KINDS = ("clean", "noised", "diffused", "missing")
+
+
+class GivenLatents(NamedTuple):
+    """The network's arguments ``latents`` and ``known``."""
+
+    values: Float[Tensor, "b s c g g2"]
+    known: Bool[Tensor, "b s"] | None
+
+
+class LatentSource(nn.Module):
+    """Makes the latents of a batch of people; nothing is learned.
+
+    Args:
+        options: ``num_inputs``, ``space``, ``latents`` and ``autoencoder`` of it.
+
+    Raises:
+        UserError: If the view model's folder does not hold one.
+        OSError: If the autoencoder's folder does not.
+    """
+
+    def __init__(self, options: ReconstructionConfig) -> None:
+        super().__init__()
+        self.options = options
+        self.autoencoder = None if options.space == "pixel" else load_autoencoder(options.autoencoder)
+        self.view_model = _load_view_model(options)
+
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        return PIXEL_CHANNELS if self.autoencoder is None else int(self.autoencoder.config["latent_channels"])
+
+    def clean(self, batch: PeopleBatch) -> GivenLatents:
+        """The true latents, as validation has them."""
+        return GivenLatents(self._encode(batch.images), None)
+
+    def mixed(self, batch: PeopleBatch, generator: torch.Generator) -> GivenLatents:
+        """The latents to train on: the photo's clean, of each person's other views one of :data:`KINDS`.
+
+        Drawn a person, without waiting for the device; all kinds of a share above 0 are made for everybody, so that
+        no shape depends on what was drawn.
+
+        Args:
+            batch: Its ``images`` are the first ``num_inputs`` views of the rig.
+            generator: On the batch's device.
+        """
+        values, shares = self._encode(batch.images), self.options.latents
+        if self.options.num_inputs == 1 or shares.only_clean:
+            return GivenLatents(values, None)
+        count = len(values)
+        kind = self._kinds(count, generator)
+        if shares.noised > 0 or shares.diffused > 0:
+            sigma = (shares.sigma_mean + shares.sigma_std * draws.normal(generator, count)).exp()
+            noised = add_noise(values, draws.normal(generator, *values.shape), sigma)
+            others = torch.where(_at(kind == KINDS.index("noised")), noised, values)
+            if self.view_model is not None:
+                guessed = self._denoise(noised, sigma, values[:, 0], batch)
+                others = torch.where(_at(kind == KINDS.index("diffused")), guessed.to(values.dtype), others)
+            values = torch.cat([values[:, :1], others[:, 1:]], dim=1)
+        known = (kind != KINDS.index("missing"))[:, None].repeat(1, values.shape[1])
+        known[:, 0] = True
+        return GivenLatents(values, known)
+
+    def _kinds(self, count: int, generator: torch.Generator) -> Tensor:
+        """Places in :data:`KINDS`, one a person."""
+        shares = [getattr(self.options.latents, kind) for kind in KINDS]
+        drawn = draws.uniform(generator, count)
+        return torch.stack([drawn >= sum(shares[:end]) / sum(shares) for end in range(1, len(shares))]).sum(dim=0)
+
+    def _encode(self, images: Float[Tensor, "b s 4 h w"]) -> Float[Tensor, "b s c g g2"]:
+        pictures = on_white(images)
+        return encode_images(self.autoencoder, pictures.flatten(0, 1)).float().unflatten(0, pictures.shape[:2])
+
+    def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
+        assert self.view_model is not None
+        azimuths = torch.arange(noised.shape[1], device=noised.device) * (math.pi / 2)
+        return self.view_model.denoise(
+            noised,
+            sigma,
+            photo_latent,
+            on_white(batch.images[:, 0]),
+            azimuths.expand(len(noised), -1),
+            elevations(batch.cameras),
+        )
+
+
+def elevations(cameras: Cameras) -> Float[Tensor, "*batch"]:
+    """How far above the horizon cameras stand that look at somebody: how far they look down, radians."""
+    return -cameras.viewmats[..., 2, 1].clamp(-1, 1).asin()
+
+
+def _load_view_model(options: ReconstructionConfig) -> LatentDenoiser | None:
+    folder = options.latents.view_model
+    if folder is None or options.latents.diffused == 0:
+        return None
+    from humansplat.models.sv3d import load_sv3d  # only who diffuses needs it
+
+    return load_sv3d(folder)
+
+
+def _at(chosen: Bool[Tensor, " b"]) -> Bool[Tensor, "b 1 1 1 1"]:
+    return chosen[:, None, None, None, None]

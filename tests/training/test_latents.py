@@ -1,0 +1,157 @@
+"""What the network is given."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from humansplat.config import (
+    AugmentConfig,
+    DataConfig,
+    LatentsConfig,
+    OptimConfig,
+    ReconstructionConfig,
+    ReconstructorConfig,
+    TrainConfig,
+)
+from humansplat.draws import BatchGenerator
+from humansplat.errors import UserError
+from humansplat.geometry.projection import intrinsics, look_at
+from humansplat.models.autoencoder import build_autoencoder, encode_images, on_white
+from humansplat.structures import Cameras
+from humansplat.training.latents import LatentSource, elevations
+from humansplat.training.reconstruction_task import ReconstructionTask
+
+SIZE = 64
+MODEL = ReconstructorConfig(
+    width=16, num_heads=2, num_intra_layers=1, num_inter_layers=1, num_body_tokens=32, kept_cells=24
+)
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("vae")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        build_autoencoder((16, 16, 16, 16)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def batch(pool):
+    people = torch.tensor([0, 1, 0, 1])
+    return pool.batch(people, torch.tensor([[4, 5]]).expand(4, 2), num_inputs=4)
+
+
+class Halver:
+    """A denoiser whose estimate is half of what it is given; it keeps what it was called with."""
+
+    def denoise(self, noised, sigma, photo_latent, photo, azimuths, elevations):
+        self.noised, self.sigma, self.photo_latent, self.azimuths = noised, sigma, photo_latent, azimuths
+        return noised / 2
+
+
+def source(vae: Path, **shares: float) -> LatentSource:
+    latents = LatentsConfig(**{"clean": 0.0, "view_model": vae, **shares})
+    options = ReconstructionConfig(autoencoder=vae, num_inputs=4, latents=latents)
+    if shares.get("diffused", 0) == 0:
+        return LatentSource(options)
+    made = LatentSource(ReconstructionConfig(autoencoder=vae, num_inputs=4))
+    made.options, made.view_model = options, Halver()
+    return made
+
+
+def test_each_kind_is_what_it_says_and_the_photo_stays_clean(vae, batch):
+    truth = source(vae, clean=1.0).clean(batch).values
+    assert truth.shape == (4, 4, 4, SIZE // 8, SIZE // 8)
+
+    def drawn(**shares):
+        made = source(vae, **shares)
+        values, known = made.mixed(batch, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(values[:, 0], truth[:, 0], rtol=0, atol=0)
+        return made, values[:, 1:], known
+
+    _, clean, known = drawn(clean=1.0)
+    torch.testing.assert_close(clean, truth[:, 1:], rtol=0, atol=0)
+    assert known is None
+    _, noised, known = drawn(noised=1.0, sigma_mean=-1.0, sigma_std=0.0)
+    assert (noised - truth[:, 1:]).std().item() == pytest.approx(0.3679, rel=0.05)
+    assert known.all()
+    _, _, known = drawn(missing=1.0)
+    assert known.tolist() == [[True, False, False, False]] * 4
+    made, diffused, known = drawn(diffused=1.0)
+    seen = made.view_model
+    torch.testing.assert_close(diffused, seen.noised[:, 1:] / 2, rtol=0, atol=0)
+    torch.testing.assert_close(seen.photo_latent, truth[:, 0], rtol=0, atol=0)
+    assert seen.azimuths[0].tolist() == pytest.approx([0, torch.pi / 2, torch.pi, 1.5 * torch.pi])
+    assert ((seen.noised - truth).flatten(1).std(dim=1) / seen.sigma - 1).abs().max() < 0.1
+    assert known.all()
+
+
+def test_shares_are_those_of_the_people(vae):
+    made = source(vae, clean=1.0, noised=2.0, missing=1.0)
+    kinds = made._kinds(4000, torch.Generator().manual_seed(0))
+    shares = torch.bincount(kinds, minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.tensor([0.25, 0.5, 0.0, 0.25]), atol=0.03, rtol=0)
+
+
+def test_what_is_drawn_depends_on_the_place_in_the_whole_batch(vae, pool):
+    made = source(vae, clean=1.0, noised=1.0, missing=1.0)
+
+    def drawn(people: list[int], part: int, num_parts: int):
+        generator = BatchGenerator()
+        generator.begin(7, 3, part=part, num_parts=num_parts, size=len(people))
+        views = torch.tensor([[4, 5]]).expand(len(people), 2)
+        return made.mixed(pool.batch(torch.tensor(people), views, num_inputs=4), generator)
+
+    whole, parts = drawn([0, 1, 1, 0], 0, 1), [drawn([0, 1], 0, 2), drawn([1, 0], 1, 2)]
+    torch.testing.assert_close(torch.cat([part.values for part in parts]), whole.values, rtol=0, atol=1e-5)
+    assert torch.equal(torch.cat([part.known for part in parts]), whole.known)
+
+
+def test_pixel_space_needs_no_autoencoder_and_keeps_every_pixel(batch, tmp_path):
+    options = ReconstructionConfig(autoencoder=tmp_path / "none", space="pixel")
+    made = LatentSource(options)
+    given = made.clean(batch).values
+    assert given.shape[1:] == (4, made.channels, SIZE // 8, SIZE // 8)
+    restored = torch.nn.functional.pixel_shuffle(given.flatten(0, 1), 8).unflatten(0, (4, 4))
+    torch.testing.assert_close(restored, 2 * on_white(batch.images) - 1)
+    torch.testing.assert_close(encode_images(None, on_white(batch.images[:, 0])), given[:, 0])
+
+
+@pytest.mark.parametrize("changes", [{"space": "pixel"}, {"latents": LatentsConfig(noised=1.0, missing=1.0)}])
+def test_a_step_with_four_views(pool, vae, changes):
+    options = ReconstructionConfig(autoencoder=vae, num_inputs=4, num_targets=2, model=MODEL, **changes)
+    data = DataConfig(image_size=SIZE, augment=AugmentConfig())
+    config = TrainConfig(
+        task="reconstruction", num_steps=9, data=data, optim=OptimConfig(warmup_steps=1), reconstruction=options
+    )
+    task = ReconstructionTask(config)
+    generator = torch.Generator().manual_seed(0)
+    batch = task.sample(pool, 2, generator)
+    assert batch.images.shape[1] == 4
+    module = task.build_module()
+    terms = task.training_loss(module, batch, generator, 0)
+    torch.stack([value for name, value in terms.items() if not name.startswith("_")]).sum().backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in module.parameters())
+    assert module.config["latent_channels"] == (192 if options.space == "pixel" else 4)
+
+
+def test_elevations_are_the_cameras():
+    eyes = torch.tensor([[0.0, 1.0, 3.0], [0.0, 4.0, 3.0]])
+    view = look_at(eyes, torch.tensor([0.0, 1.0, 0.0]).expand(2, 3), torch.tensor([0.0, 1.0, 0.0]))
+    cameras = Cameras(viewmats=view, Ks=intrinsics(0.5, SIZE, SIZE).expand(2, 3, 3), width=SIZE, height=SIZE)
+    torch.testing.assert_close(elevations(cameras), torch.tensor([0.0, torch.pi / 4]), atol=1e-5, rtol=0)
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(UserError, match="needs a view model"):
+        LatentsConfig(diffused=0.5)
+    with pytest.raises(UserError, match="at least 0"):
+        LatentsConfig(clean=0.0)
+    with pytest.raises(UserError, match="num_inputs=4"):
+        ReconstructionConfig(latents=LatentsConfig(noised=1.0))
+    with pytest.raises(UserError, match="no pixel space"):
+        ReconstructionConfig(
+            num_inputs=4, space="pixel", latents=LatentsConfig(diffused=1.0, view_model=Path("views"))
+        )
