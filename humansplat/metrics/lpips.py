@@ -4,6 +4,7 @@ Version 0.1 with VGG16. The weights are others' (the network's are torchvision's
 of the paper's authors), so they come from files that the user has.
 """
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -133,8 +134,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         try:
             # weights_only: such a file can hold nothing but tensors.
             part = load_file(file) if file == both else torch.load(file, map_location="cpu", weights_only=True)
-        except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-            raise UserError(f"{file} cannot be read ({error}); {remedy()}") from error
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+            raise UserError(f"{file} holds no tensors that can be read; {remedy()}") from error
+        if not isinstance(part, dict) or not all(isinstance(value, Tensor) for value in part.values()):
+            raise UserError(f"{file} is no dictionary of tensors; {remedy()}")
         weights |= part
     return weights
 
