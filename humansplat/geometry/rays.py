@@ -34,8 +34,12 @@ def camera_rays(
         raise ValueError(f"stride {stride} does not divide the image size {cameras.width} x {cameras.height}")
     width, height = cameras.width // stride, cameras.height // stride
     cells = pixel_centers(width, height, cameras.Ks.device).to(cameras.Ks.dtype) * stride
-    pixels = torch.cat([cells, torch.ones_like(cells[..., :1])], dim=-1).flatten(0, 1)  # [h*w, 3]
-    cam = pixels @ torch.linalg.inv_ex(cameras.Ks).inverse.mT  # [*batch, h*w, 3]; inv() would wait for the device
+    x, y = cells.flatten(0, 1).unbind(-1)  # [h*w]
+    # K is upper triangular: solved by hand, for matrix inverses on a GPU wait for it or cannot be captured in a graph.
+    K = cameras.Ks[..., None]
+    down = (y - K[..., 1, 2, :]) / K[..., 1, 1, :]
+    right = (x - K[..., 0, 2, :] - K[..., 0, 1, :] * down) / K[..., 0, 0, :]
+    cam = torch.stack([right, down, torch.ones_like(down)], dim=-1)  # [*batch, h*w, 3]
     directions = F.normalize(cam @ cameras.viewmats[..., :3, :3], dim=-1).unflatten(-2, (height, width))
     return cameras.centers[..., None, None, :].expand_as(directions), directions
 

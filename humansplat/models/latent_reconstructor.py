@@ -189,10 +189,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         maps = maps if self.reads_maps else None
         self._check_inputs(latents, image, cameras, maps)
         size = latents.shape[-1] // self.grid.patch  # tokens on a side of a view
-        points: Tensor | None = None
-        windows: Windows | None = None
         with _full_precision(image.device):
-            latents = latents.float()
             if maps is None:
                 center = rig_center(cameras)
             else:
@@ -200,41 +197,71 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             scene = Scene(image=image, cameras=cameras, center=center, maps=maps)
             hit = None if maps is None else maps.hit
             kept = nearest_cells(image[:, 3], hit, self.num_views, size, self.kept_cells)  # [b, v, t]
-            filled, missing = fill_latents(latents, known, self.num_views)
-            features = view_features(filled, scene, kept, self.grid, photo_patches=self.photo_patches)
-            if self.has_body_tokens:
-                if token_ids is None or token_normals is None:
-                    raise ValueError(f"a network with body={self.body_use!r} needs token_ids and token_normals")
-                points = body.vertices[:, token_ids]  # [b, j, 3]
-                of_body = body_features(latents[:, 0], scene, body, token_ids, token_normals)
-                windows = self._windows(kept, size, points, cameras) if self.attends_to_body else None
 
-        x = self._embed_views(features, missing)
-        body_tokens = None if points is None else self.embed_body(of_body.to(self.missing_token.dtype))
+        x = self._tokenize_views(latents, known, scene, kept)
         for block in self.intra:
             x = self._run(block, x)
-        if body_tokens is not None:
-            for block in self.body_blocks:
-                body_tokens = self._run(block, body_tokens)
-        for block in self.inter:
-            x = self._run(block, x) if windows is None else self._run(block, x, body_tokens, windows)
-        x = self.norm(x).unflatten(1, (self.num_views, -1))  # [b, v, t, d]
-        photo_raw = self.photo_head(x[:, :1]).unflatten(-1, (-1, splat_head.RAY_CHANNELS))
-        unseen_raw = self.unseen_head(x[:, 1:]).unflatten(-1, (-1, splat_head.RAY_CHANNELS))
+        if self.has_body_tokens:
+            if token_ids is None or token_normals is None:
+                raise ValueError(f"a network with body={self.body_use!r} needs token_ids and token_normals")
+            points = body.vertices[:, token_ids]  # [b, j, 3]
+            tokens = self.tokenize_body(latents[:, 0], scene, body, token_ids, token_normals)
+        if self.attends_to_body:
+            windows = self._windows(kept, size, points, cameras)
+            for block in self.inter:
+                x = self._run(block, x, tokens, windows)
+        else:
+            for block in self.inter:
+                x = self._run(block, x)
 
-        parts = []
-        with _full_precision(image.device):
-            parts.append(splat_head.photo_splats(photo_raw.float(), scene, kept, self.grid, self.max_offset))
-            parts.append(splat_head.unseen_splats(unseen_raw.float(), scene, kept, self.grid, self.max_offset))
+        x = self.norm(x).unflatten(1, (self.num_views, -1))  # [b, v, t, d]
+        photo = self.photo_head(x[:, :1]).unflatten(-1, (-1, splat_head.RAY_CHANNELS))
+        unseen = self.unseen_head(x[:, 1:]).unflatten(-1, (-1, splat_head.RAY_CHANNELS))
         if self.body_head is not None:
-            assert self.norm_body is not None
-            skin_raw = self.body_head(self.norm_body(body_tokens)).unflatten(-1, (-1, splat_head.SKIN_CHANNELS))
-            with _full_precision(image.device):
-                parts.append(splat_head.skin_splats(skin_raw.float(), points, scene))
-        return concatenate(parts)
+            skin = self.body_head(self.norm_body(tokens)).unflatten(-1, (-1, splat_head.SKIN_CHANNELS))
+        with _full_precision(image.device):
+            parts = [
+                splat_head.photo_splats(photo.float(), scene, kept, self.grid, self.max_offset),
+                splat_head.unseen_splats(unseen.float(), scene, kept, self.grid, self.max_offset),
+            ]
+            if self.body_head is not None:
+                parts.append(splat_head.skin_splats(skin.float(), points, scene))
+            return concatenate(parts)
+
+    def tokenize_body(
+        self,
+        latents: Float[Tensor, "b c g g"],
+        scene: Scene,
+        body: PosedBody,
+        token_ids: Int[Tensor, " j"],
+        token_normals: Float[Tensor, "b j 3"],
+    ) -> Float[Tensor, "b j d"]:
+        """The human tokenizer; ``latents`` are the photo's."""
+        with _full_precision(latents.device):
+            features = body_features(latents.float(), scene, body, token_ids, token_normals)
+        tokens = self.embed_body(features.to(self.missing_token.dtype))  # the weights' type, which autocast may lower
+        for block in self.body_blocks:
+            tokens = self._run(block, tokens)
+        return tokens
+
+    def _tokenize_views(
+        self,
+        latents: Float[Tensor, "b s c g g"],
+        known: Bool[Tensor, "b s"] | None,
+        scene: Scene,
+        kept: Int[Tensor, "b v t"] | None,
+    ) -> Float[Tensor, "b vt d"]:
+        with _full_precision(latents.device):
+            filled, missing = fill_latents(latents.float(), known, self.num_views)
+            features = view_features(filled, scene, kept, self.grid, photo_patches=self.photo_patches)
+        kind = self.missing_token.dtype
+        marks = self.view_tokens + missing.to(kind) * self.missing_token
+        return (self.embed(features.to(kind)) + marks[:, :, None]).flatten(1, 2)
 
     def _check_inputs(self, latents: Tensor, image: Tensor, cameras: Cameras, maps: BodyMaps | None) -> None:
         size, grid, cell = image.shape[-1], latents.shape[-1], self.grid.cell
+        if self.reads_maps and maps is None:
+            raise ValueError(f"a network with body={self.body_use!r} needs body maps")
         if size != grid * cell or (maps is not None and size != 2 * maps.hit.shape[-1]):
             raise ValueError(
                 f"a picture of {size} px needs latents of {size // cell} cells and body maps of {size // 2} px, "
@@ -244,23 +271,15 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             raise ValueError(f"latents of {grid} cells cannot be cut into patches of {self.grid.patch}")
         if cameras.viewmats.shape[1] != self.num_views:
             raise ValueError(f"the network takes {self.num_views} cameras, got {cameras.viewmats.shape[1]}")
-        if self.reads_maps and maps is None:
-            raise ValueError(f"a network with body={self.body_use!r} needs body maps")
-
-    def _embed_views(
-        self, features: Float[Tensor, "b v t f"], missing: Float[Tensor, "b v 1"]
-    ) -> Float[Tensor, "b vt d"]:
-        kind = self.missing_token.dtype  # the weights', which autocast may lower in the layers
-        marks = self.view_tokens + missing.to(kind) * self.missing_token
-        return (self.embed(features.to(kind)) + marks[:, :, None]).flatten(1, 2)
 
     def _windows(
         self, kept: Int[Tensor, "b v t"] | None, size: int, points: Float[Tensor, "b j 3"], cameras: Cameras
     ) -> Windows:
         """Which body tokens each token sees, in latent cells."""
-        projected, inside = project_to_cells(points, cameras, self.grid.cell)
-        cells = cell_centers(kept, projected, size) * self.grid.patch
-        return plan_windows(cells, projected, inside, self.window, grid=size * self.grid.patch)
+        with _full_precision(points.device):
+            projected, inside = project_to_cells(points, cameras, self.grid.cell)
+            cells = cell_centers(kept, projected, size) * self.grid.patch
+            return plan_windows(cells, projected, inside, self.window, grid=size * self.grid.patch)
 
     def _run(self, block: nn.Module, *inputs: Tensor | Windows | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:

@@ -76,12 +76,12 @@ def view_features(
 
     origins, directions = camera_rays(cameras, grid.cell)
     # Rays are stated in the photo's axes, from the middle of the person.
-    turn = cameras.viewmats[:, 0, None, None, None, :3, :3]
-    offset = ((origins - scene.center[:, None, None, None])[..., None, :] @ turn.mT)[..., 0, :]
-    directions = (directions[..., None, :] @ turn.mT)[..., 0, :]
+    turn = cameras.viewmats[:, None, 0, :3, :3].mT
+    offset = (origins - scene.center[:, None, None, None]).flatten(2, 3) @ turn
+    rays = plucker(offset, directions.flatten(2, 3) @ turn).unflatten(2, directions.shape[2:4])
     parts = [
         (latents.movedim(2, -1), grid.patch),
-        (plucker(offset, directions), grid.patch),
+        (rays, grid.patch),
         (photo.movedim(2, -1), grid.side),
     ]
     if maps is not None:
