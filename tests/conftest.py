@@ -16,6 +16,7 @@ install_import_hook("humansplat", "beartype.with_tower")
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from humansplat.models.sv3d_unet import SV3DUNet
     from humansplat.pipelines.reconstructor import Reconstructor
 
 
@@ -55,6 +56,33 @@ def tiny_reconstructor(tiny_weights: Path) -> "Reconstructor":
     from humansplat.pipelines.reconstructor import Reconstructor
 
     return Reconstructor.from_pretrained(tiny_weights, "cpu")
+
+
+@pytest.fixture(scope="session")
+def make_tiny_sv3d() -> "Callable[..., SV3DUNet]":
+    """Makes SV3D's network at two levels of width 32, every tensor random: ``make_tiny_sv3d(latent_scaling=1.0)``."""
+    from humansplat.models.sv3d_unet import SV3DUNet
+
+    tiny = {
+        "block_out_channels": (32, 32),
+        "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "num_attention_heads": 2,
+        "addition_time_embed_dim": 32,
+        "projection_class_embeddings_input_dim": 160,
+    }
+
+    def make(**changes: object) -> "SV3DUNet":
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            unet = SV3DUNet(**{**tiny, **changes}).requires_grad_(False)
+            for tensor in unet.state_dict().values():
+                tensor.add_(0.05 * torch.randn_like(tensor))
+        return unet.eval()
+
+    return make
 
 
 def smpl_standin(name: str, num_vertices: int = 600, *, num_shapes: int | None = None, seed: int = 0) -> dict:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from humansplat.errors import UserError
-from humansplat.io.atomic import replacing
+from humansplat.io.atomic import replacing, replacing_folder
 from humansplat.models.sv3d_weights import load_unet, state_in
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -35,7 +35,8 @@ def main() -> int:
         config = _read_config(arguments.config) if arguments.config else None
         unet = load_unet(arguments.source, config, DTYPES.get(arguments.dtype))
         if arguments.to == "diffusers":
-            unet.save_pretrained(arguments.out / "unet")
+            with replacing_folder(arguments.out / "unet") as temporary:
+                unet.save_pretrained(temporary)
         elif arguments.out.suffix != ".safetensors":
             raise UserError(f"--out {arguments.out} is one file in this layout; call it .safetensors")
         else:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -144,16 +145,18 @@ def load_part(kind: type[M], folder: Path, dtype: torch.dtype) -> M:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no config.json; give a folder of {kind.__name__}'s weights")
     try:
+        # Other shapes are let through here, and refused below with their names.
         module, told = kind.from_pretrained(  # type: ignore[attr-defined]
-            folder, torch_dtype=dtype, output_loading_info=True
+            folder, torch_dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} does not load ({error}); get the weights anew") from error
     wrong = {
-        label: sorted(str(name) for name in told[f"{label}_keys"] if not str(name).endswith("position_ids"))
-        for label in ("missing", "unexpected", "mismatched")
+        "missing": told["missing_keys"],
+        "unexpected": [name for name in told["unexpected_keys"] if not name.endswith("position_ids")],
+        "of another shape": [name for name, *_ in told["mismatched_keys"]],
     }
-    lines = [f"{label}: {', '.join(names)}" for label, names in wrong.items() if names]
+    lines = [f"{label}: {', '.join(sorted(names))}" for label, names in wrong.items() if names]
     if lines:
         raise UserError(f"{folder} does not fit {kind.__name__}; {'; '.join(lines)}")
     return module.eval()

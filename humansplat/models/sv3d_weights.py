@@ -69,7 +69,8 @@ def load_unet(path: Path, config: Mapping[str, object] | None = None, dtype: tor
     """
     if path.is_dir():
         config = _folder_config(path)
-    state = {name: tensor.to(dtype or tensor.dtype) for name, tensor in _read(path).items()}
+    # Copies: what is read is a view of the file, which may be written anew while the network lives.
+    state = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in _read(path).items()}
     return unet_from(state, config or {}, str(path))
 
 

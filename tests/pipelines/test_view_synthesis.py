@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from humansplat.errors import UserError
+from humansplat.models.autoencoder import build_autoencoder, encode_images
+from humansplat.models.sv3d import build_image_encoder
+from humansplat.pipelines.view_synthesis import ViewSynthesizer
+
+
+@pytest.fixture(scope="module")
+def synthesizer(make_tiny_sv3d) -> ViewSynthesizer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = build_image_encoder(width=16, num_layers=1, num_heads=2, projection=16, image_size=32)
+        vae = build_autoencoder(channels=(16, 16, 16, 16))
+    return ViewSynthesizer(make_tiny_sv3d(latent_scaling=1.0), encoder.eval(), vae.eval(), image_mean=[0.5, 0.4, 0.3])
+
+
+def test_the_photos_view_is_the_photo(synthesizer, rng):
+    photo = torch.rand(1, 3, 32, 32, generator=rng)
+    views = synthesizer(photo, num_steps=2)
+    assert views.images is not None
+    assert views.images.shape == (1, 4, 3, 32, 32)
+    torch.testing.assert_close(views.images[:, 0], photo, rtol=0, atol=0)
+    torch.testing.assert_close(views.latents[:, 0], encode_images(synthesizer.vae, photo), rtol=0, atol=0)
+    assert views.latents.isfinite().all()
+
+
+def test_a_photos_views_are_its_seeds_whatever_else_is_in_the_batch(synthesizer, rng):
+    photos = torch.rand(3, 3, 32, 32, generator=rng)
+    together = synthesizer(photos, seeds=[1, 2, 3], num_steps=2, decode=False)
+    alone = synthesizer(photos[1:2], seeds=[2], num_steps=2, decode=False, one_pass=False)
+    torch.testing.assert_close(together.latents[1:2], alone.latents, atol=1e-4, rtol=1e-4)
+    other = synthesizer(photos[1:2], seeds=[3], num_steps=2, decode=False)
+    assert (other.latents[:, 1:] - alone.latents[:, 1:]).abs().max() > 0.1
+
+
+def test_other_views_than_four_and_no_guidance(synthesizer, rng):
+    photo = torch.rand(1, 3, 32, 32, generator=rng)
+    angles, up = [0.0, 0.3, 0.6, 0.9, 1.2], [0.1] * 5
+    plain = synthesizer(photo, angles, up, num_steps=2, guidance=(1.0, 1.0), sampler="euler", decode=False)
+    same = synthesizer(photo, angles, up, num_steps=2, guidance=(1.0, 1.0 + 1e-6), sampler="euler", decode=False)
+    assert plain.images is None
+    torch.testing.assert_close(plain.latents, same.latents, atol=1e-4, rtol=1e-4)
+
+
+def test_it_is_saved_and_loaded_as_diffusers_pipelines_are(synthesizer, rng, tmp_path):
+    photo = torch.rand(1, 3, 32, 32, generator=rng)
+    synthesizer.save_pretrained(tmp_path)
+    expected = synthesizer(photo, num_steps=1, decode=False).latents
+    for again in (ViewSynthesizer.from_pretrained(tmp_path), ViewSynthesizer.from_folder(tmp_path)):
+        assert list(again.config["image_mean"]) == [0.5, 0.4, 0.3]
+        torch.testing.assert_close(again(photo, num_steps=1, decode=False).latents, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_does_not_go_together_is_refused(synthesizer, make_tiny_sv3d):
+    photo = torch.zeros(2, 3, 32, 32)
+    with pytest.raises(UserError, match="first azimuth"):
+        synthesizer(photo, [0.5, 1.0])
+    with pytest.raises(UserError, match="first azimuth"):
+        synthesizer(photo, [0.0, 1.0], [0.0])
+    with pytest.raises(UserError, match="3 seeds for 2 photos"):
+        synthesizer(photo, seeds=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"scales latents by 1\.0, the UNet expects 0\.18215"):
+        ViewSynthesizer(make_tiny_sv3d(), synthesizer.image_encoder, synthesizer.vae)
