@@ -5,7 +5,7 @@ import torch
 import trimesh
 
 from humansplat.geometry.projection import intrinsics, look_at, orbit
-from humansplat.render.body_maps import rasterize_body, sample_surface, vertex_normals
+from humansplat.render.body_maps import rasterize_body, rasterize_parts, sample_surface, vertex_normals
 from humansplat.structures import Cameras, PosedBody
 
 UP = torch.tensor([0.0, 1.0, 0.0])
@@ -85,3 +85,25 @@ def test_what_lies_behind_the_camera_is_not_seen():
     maps = rasterize_body(body, turned, sample_surface(body.canonical, body.faces), size=32)
     assert not maps.hit.any()
     assert (maps.points == 0).all()
+
+
+def test_part_maps_show_the_nearest_part_without_gaps():
+    inner, outer = sphere(0.4), sphere(0.5)
+    num_vertices = len(inner.canonical)
+    upper = (outer.canonical[:, 1] > 0).long()
+    body = PosedBody(
+        vertices=torch.cat([inner.vertices, outer.vertices], dim=1),
+        joints=torch.zeros(1, 1, 3),
+        canonical=torch.cat([inner.canonical, outer.canonical]),
+        faces=torch.cat([inner.faces, outer.faces + num_vertices]),
+        parts=torch.cat([torch.full_like(upper, 7), upper + 3]),
+    )
+    for num_points, most in ((65_536, 0), (8_000, 0.02)):  # hardly two points a pixel: others show through
+        samples = sample_surface(body.canonical, body.faces, num_points)
+        maps = rasterize_parts(body, cameras(), samples, size=64)
+        assert set(maps.unique().tolist()) <= {0, 4, 5, 8}
+        hidden = (maps == 8).sum() / (maps > 0).sum()
+        assert hidden <= most
+        rows = torch.arange(64)[:, None].expand_as(maps)
+        assert (rows[maps == 5] < 34).all()
+        assert (rows[maps == 4] > 30).all()
