@@ -463,7 +463,7 @@ class TrainConfig:
     """Per process; the global batch is this times processes times ``accumulate``."""
     accumulate: int = 1
     """Batches whose gradients are averaged into one step."""
-    mixed_precision: Literal["no", "bf16"] = "bf16"
+    mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     gradient_checkpointing: bool = False
     """Compute activations anew in the backward pass: less memory, about a third more time."""
     compile: bool = False

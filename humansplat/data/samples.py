@@ -346,7 +346,7 @@ class EndlessBatches(Sampler[list[int]]):
         self.batch_size, self.position, self.rank, self.world_size = batch_size, position, rank, world_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.position + self.rank
+        first = self.position + self.rank * self.batch_size
         while True:
-            yield [first + step * self.world_size for step in range(self.batch_size)]
+            yield list(range(first, first + self.batch_size))
             first += self.batch_size * self.world_size

@@ -34,6 +34,8 @@ class Checkpoint:
     """Averaged parameters by name."""
     moments: dict[str, Tensor]
     """The optimizer's state by ``<kind>.<name>``; empty if it was not kept."""
+    loss_scale: dict[str, Tensor]
+    """Of training in half precision; empty otherwise."""
     position: int | None
     """Samples drawn of a stream of people; ``None`` for other sources."""
     minutes_used: float
@@ -83,7 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     missing = [part.name for part in parts if not part.is_file()]
     if missing:
         raise UserError(f"{path} lacks {missing}: bring all {len(parts)} parts of the checkpoint together")
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "averages": {}, "moments": {}}
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "averages": {}, "moments": {}, "loss_scale": {}}
     for part in parts:
         for key, tensor in load_file(part).items():
             group, _, name = key.partition("/")
@@ -174,6 +176,7 @@ def _flatten(checkpoint: Checkpoint, config: CheckpointConfig) -> dict[str, Tens
             # The step count is a scalar that bfloat16 would round from 256 on.
             kept = tensor.to(DTYPES[config.moments]) if tensor.ndim else tensor
             flat[f"moments/{name}"] = kept.cpu().contiguous()
+    flat |= {f"loss_scale/{name}": tensor.cpu() for name, tensor in checkpoint.loss_scale.items()}
     # safetensors refuses tensors that share memory, as tied weights do.
     seen: set[int] = set()
     for name, tensor in flat.items():

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from humansplat.training.sharding import assign, local
+
 
 class AveragedWeights:
-    """Averages in float32, on the parameters' device, updated by a few fused kernels.
+    """Averages in float32, on the parameters' device and sharded as they are, updated by a few fused kernels.
 
     The decay of step ``t`` is ``min(decay, (1 + t) / (10 + t))``, so that the average forgets the random
     start quickly. Buffers are not averaged: the average is used with the module's present ones.
@@ -27,8 +29,8 @@ class AveragedWeights:
     def update(self, step: int) -> None:
         """Take in the parameters after step ``step`` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [p.detach().float() for p in self._parameters.values()]
-        torch._foreach_lerp_(list(self._averages.values()), current, 1 - decay)
+        averages = [local(average) for average in self._averages.values()]
+        torch._foreach_lerp_(averages, [local(p).float() for p in self._parameters.values()], 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages by parameter name; not copies."""
@@ -36,10 +38,10 @@ class AveragedWeights:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take averages of :meth:`state_dict`; the names must be the same."""
+        """Take whole averages by the names of :meth:`state_dict`."""
         assert state.keys() == self._averages.keys()
         for name, average in self._averages.items():
-            average.copy_(state[name])
+            assign(average, state[name])
 
     @contextmanager
     def applied(self) -> Iterator[None]:

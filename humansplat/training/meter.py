@@ -22,9 +22,15 @@ class LossMeter:
         self.bad_in_a_row = 0
         """Most steps left out in a row before the last reading."""
 
-    def add(self, values: dict[str, Tensor], bad: Tensor) -> None:
-        """Take in one step's scalars; ``bad`` says, on the device, that the step was left out."""
-        good = ~bad
+    def add(self, values: dict[str, Tensor], left_out: Tensor, bad: Tensor) -> None:
+        """Take in one step's scalars.
+
+        Args:
+            values: By name.
+            left_out: Whether, on the device, the step was left out.
+            bad: Whether it is to be counted; not every step that was left out is.
+        """
+        good = ~left_out
         scalars = torch.stack([value.detach().float() for value in values.values()])
         row = torch.cat([torch.where(good, scalars, 0), good[None].float(), bad[None].float()])
         names = tuple(name.lstrip("_") for name in values)

@@ -37,8 +37,16 @@ from humansplat.training.checkpoint import (
 from humansplat.training.ema import AveragedWeights
 from humansplat.training.logging import RunLog
 from humansplat.training.meter import LossMeter
-from humansplat.training.optimizer import clipped_step, make_optimizer, moments, restore_moments, set_learning_rate
+from humansplat.training.optimizer import (
+    LossScale,
+    clipped_step,
+    make_optimizer,
+    moments,
+    restore_moments,
+    set_learning_rate,
+)
 from humansplat.training.schedule import RunClock, lr_factor
+from humansplat.training.sharding import assign, shard, sharding_plan, whole, without_exchange, wrap
 from humansplat.training.task import Positioned, Task
 
 Pool = TypeVar("Pool")
@@ -96,6 +104,10 @@ class Trainer(Generic[Pool, Batch]):
         self.module = task.build_module().to(device).train()
         if config.gradient_checkpointing:
             enable_checkpointing(self.module)
+        self._plan = sharding_plan(accelerator)
+        if self._plan is not None:
+            shard(self.module, self._plan, accelerator)
+        self.scale = LossScale(device) if config.mixed_precision == "fp16" else None
         for frozen in task.frozen_modules():
             frozen.to(device).eval().requires_grad_(False)
         self.optimizer = make_optimizer(self.module, config.optim)
@@ -146,8 +158,10 @@ class Trainer(Generic[Pool, Batch]):
                     last_saved = minutes
                 if stopping:
                     break
-        if finished and is_main:
-            self._export("final")
+        if finished:
+            with self._averaged() as module:
+                if module is not None:
+                    self._export(module, "final")
         self.accelerator.wait_for_everyone()
         return TrainResult(step=self.step, finished=finished, metrics=self.metrics, best=self.best)
 
@@ -163,20 +177,26 @@ class Trainer(Generic[Pool, Batch]):
         for piece in range(config.accumulate):
             last = piece == config.accumulate - 1
             self._begin_batch(piece)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(wrapped):
+            with contextlib.nullcontext() if last else without_exchange(wrapped):
                 # In full precision: eight bits would move cameras, and pictures cut anew by them, by whole pixels.
                 batch = self.task.sample(self.train_pool, config.batch_size, self.generator)
                 with self._autocast():
                     losses = self.task.training_loss(wrapped, batch, self.generator, self.step)
                 total = torch.stack([v.float() for name, v in losses.items() if not name.startswith("_")]).sum()
-                (total / config.accumulate).backward()
+                (total * (1.0 if self.scale is None else self.scale.value) / config.accumulate).backward()
             for name, value in ({"total": total} | losses).items():
                 share = value.detach() / config.accumulate
                 values[name] = values[name] + share if name in values else share
-        norm, bad = clipped_step(self.optimizer, optim.max_grad_norm)
+        values["grad_norm"], left_out = clipped_step(
+            self.optimizer, optim.max_grad_norm, None if self.scale is None else self.scale.value
+        )
+        bad = left_out
+        if self.scale is not None:
+            values["loss_scale"] = self.scale.value
+            bad = self.scale.update(left_out)
         self.averages.update(self.step)
         self.step += 1
-        meter.add(values | {"grad_norm": norm}, bad)
+        meter.add(values, left_out, bad)
 
     def _begin_batch(self, piece: int) -> None:
         """All randomness of a step comes of its number, so no generator's state needs to be kept."""
@@ -212,39 +232,54 @@ class Trainer(Generic[Pool, Batch]):
         return shared[0], stopping
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        enabled = self.config.mixed_precision == "bf16"
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled)
+        dtype = torch.float16 if self.config.mixed_precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.accelerator.device.type, dtype, enabled=self.config.mixed_precision != "no")
 
     def _wrap(self) -> nn.Module:
         if self.config.compile:
             self.module.compile()
-        if self.accelerator.num_processes == 1:
-            return self.module
-        return torch.nn.parallel.DistributedDataParallel(self.module, gradient_as_bucket_view=True)
+        return wrap(self.module, self.accelerator)
 
     @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Averaged weights, ``eval`` mode, no gradients."""
+    def _averaged(self) -> Iterator[nn.Module | None]:
+        """The module with averaged weights, in ``eval`` mode and without gradients, in the first process.
+
+        All processes must enter: of a sharded module the first one gets a whole copy, with the others' help.
+        """
+        is_main = self.accelerator.is_main_process
+        if self._plan is not None:
+            state = whole(self.module.state_dict() | self.averages.state_dict(), keep=is_main)
+            if is_main:
+                module = self.task.build_module().eval()
+                module.load_state_dict(state)
+                with torch.no_grad(), self._autocast():
+                    yield module.to(self.accelerator.device)
+            else:
+                yield None
+            return
         self.module.eval()
         with self.averages.applied(), torch.no_grad(), self._autocast():
-            yield
+            yield self.module if is_main else None
         self.module.train()
 
     def _validate(self, log: RunLog) -> None:
-        pool = self.validation_pool
-        if pool is not None and self.accelerator.is_main_process:
-            generator = torch.Generator(self.accelerator.device).manual_seed(0)  # the same people every time
-            batch = self.task.sample(pool, self.config.num_pictures, generator)
-            with self._averaged():
-                self.metrics = self.task.validate(self.module, pool)
-                log.picture(self.step, "validation", self.task.pictures(self.module, batch))
-            log.scalars(self.step, "validation", self.metrics)
-            log.say(f"step {self.step}: " + " ".join(f"{name} {value:.4f}" for name, value in self.metrics.items()))
-            value = self._deciding()
-            if self.best is None or value > self.best:
-                self.best = value
-                self._export("best")
+        with self._averaged() as module:
+            if module is not None and self.validation_pool is not None:
+                self._validate_with(module, self.validation_pool, log)
         self.accelerator.wait_for_everyone()
+
+    def _validate_with(self, module: nn.Module, pool: Pool, log: RunLog) -> None:
+        generator = torch.Generator(self.accelerator.device).manual_seed(0)  # the same people every time
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            batch = self.task.sample(pool, self.config.num_pictures, generator)
+        self.metrics = self.task.validate(module, pool)
+        log.picture(self.step, "validation", self.task.pictures(module, batch))
+        log.scalars(self.step, "validation", self.metrics)
+        log.say(f"step {self.step}: " + " ".join(f"{name} {value:.4f}" for name, value in self.metrics.items()))
+        value = self._deciding()
+        if self.best is None or value > self.best:
+            self.best = value
+            self._export(module, "best")
 
     def _deciding(self) -> float:
         name = self.config.best_metric
@@ -252,15 +287,14 @@ class Trainer(Generic[Pool, Batch]):
             raise UserError(f"best_metric ({name}) is not validated here; there are {', '.join(self.metrics)}")
         return self.metrics[name]
 
-    def _export(self, name: str) -> None:
-        """Write the averaged weights as the library loads them; the folder is whole at every moment."""
+    def _export(self, module: nn.Module, name: str) -> None:
+        """Write the module as the library loads it; the folder is whole at every moment."""
         folder = self.config.output_dir / name
         temporary, old = folder.with_name(f"{name}.tmp"), folder.with_name(f"{name}.old")
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
-        with self._averaged():
-            self.task.save_pretrained(self.module, temporary)
+        self.task.save_pretrained(module, temporary)
         text = json.dumps({"step": self.step, "metrics": self.metrics}, indent=1)
         (temporary / "metrics.json").write_text(text, encoding="utf-8")
         if folder.exists():
@@ -269,13 +303,18 @@ class Trainer(Generic[Pool, Batch]):
         shutil.rmtree(old, ignore_errors=True)
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
+        is_main = self.accelerator.is_main_process
+        weights = whole(self.module.state_dict(), keep=is_main)
+        averages = whole(self.averages.state_dict(), keep=is_main)
+        kept_moments = whole(moments(self.module, self.optimizer), keep=is_main)
+        if not is_main:
             return
         checkpoint = Checkpoint(
             step=self.step,
-            weights=self.module.state_dict(),
-            averages=self.averages.state_dict(),
-            moments=moments(self.module, self.optimizer),
+            weights=weights,
+            averages=averages,
+            moments=kept_moments,
+            loss_scale=self.scale.state_dict() if self.scale is not None else {},
             position=self.train_pool.position if isinstance(self.train_pool, Positioned) else None,
             minutes_used=self.clock.minutes_used,
             metrics=self.metrics,
@@ -306,7 +345,7 @@ class Trainer(Generic[Pool, Batch]):
             return
         state = load_file(pretrained)
         check_fit(state, self.module, self.module.state_dict(), str(pretrained))
-        self.module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        self._assign(state)
 
     def _load_weights(self, checkpoint: Checkpoint, *, averaged: bool) -> None:
         what = f"the checkpoint of step {checkpoint.step}"
@@ -314,12 +353,18 @@ class Trainer(Generic[Pool, Batch]):
         check_fit(checkpoint.weights, self.module, self.module.state_dict(), what)
         check_fit(checkpoint.averages, self.module, parameters, what)
         weights = checkpoint.weights | checkpoint.averages if averaged else checkpoint.weights
-        self.module.load_state_dict(weights)
+        self._assign(weights)
+
+    def _assign(self, weights: dict[str, Tensor]) -> None:
+        for name, tensor in self.module.state_dict().items():
+            assign(tensor, weights[name])
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self._load_weights(checkpoint, averaged=False)
         self.averages.load_state_dict(checkpoint.averages)
         restore_moments(self.module, self.optimizer, checkpoint.moments)
+        if self.scale is not None and checkpoint.loss_scale:
+            self.scale.load_state_dict(checkpoint.loss_scale)
         self.step = checkpoint.step
         self.clock.read(checkpoint.minutes_used)
         self.best, self.metrics = checkpoint.best, checkpoint.metrics

@@ -24,15 +24,25 @@ from humansplat.structures import Cameras
 SIZE = 64
 
 
-@pytest.fixture(scope="session")
-def toy() -> ModuleType:
-    """The module ``toy.py``."""
-    spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
+def load_script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """The module ``toy.py``."""
+    return load_script("toy")
+
+
+@pytest.fixture(scope="session")
+def pair() -> ModuleType:
+    """The module ``pair.py``."""
+    return load_script("pair")
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ def checkpoint(rng):
         weights=weights,
         averages=parameters,
         moments={"exp_avg.a": 2 * weights["a"], "step.a": torch.tensor(300.0)},
+        loss_scale={},
         position=None,
         minutes_used=1.5,
         metrics={"psnr": 20.0},

@@ -88,12 +88,14 @@ def test_restored_moments_go_on_alike():
 def test_meter_averages_good_steps_and_counts_bad_ones_in_a_row():
     meter = LossMeter(Accelerator(cpu=True))
     for value, bad in ((1.0, False), (float("nan"), True), (float("inf"), True), (3.0, False), (9.0, True)):
-        meter.add({"loss": torch.tensor(value), "_extra": torch.tensor(2 * value)}, torch.tensor(bad))
+        meter.add(
+            {"loss": torch.tensor(value), "_extra": torch.tensor(2 * value)}, torch.tensor(bad), torch.tensor(bad)
+        )
     values = meter.read()
     assert values == {"loss": 2.0, "extra": 4.0, "bad_steps": 3.0}
     assert meter.bad_in_a_row == 2
-    meter.add({"loss": torch.tensor(5.0)}, torch.tensor(True))
-    meter.add({"other": torch.tensor(6.0)}, torch.tensor(True))
+    meter.add({"loss": torch.tensor(5.0)}, torch.tensor(True), torch.tensor(True))
+    meter.add({"other": torch.tensor(6.0)}, torch.tensor(True), torch.tensor(True))
     values = meter.read()
     assert values["bad_steps"] == 5
     assert meter.bad_in_a_row == 3  # counted on across the reading

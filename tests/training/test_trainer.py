@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from humansplat.config import CheckpointConfig, OptimConfig, TrainConfig, load_config
 from humansplat.errors import UserError
 from humansplat.training.checkpoint import load_checkpoint
+from humansplat.training.trainer import Trainer
 
 TOY = Path(__file__).with_name("toy.py")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(TOY.parents[2]), "OMP_NUM_THREADS": "1"}
@@ -129,20 +130,44 @@ def test_run_ends_when_steps_stay_bad(toy, tmp_path):
         toy.toy_trainer(config, toy.ToyTask(poison=range(5, 40))).run()
 
 
-def test_accumulated_batches_and_processes_act_as_one_large_batch(toy, tmp_path):
-    config = toy.toy_config(tmp_path / "large", num_steps=20, validate_every=1000)
-    toy.toy_trainer(config, toy.OrderedTask()).run()
-    config = replace(config, output_dir=tmp_path / "parts", batch_size=4, accumulate=2)
-    toy.toy_trainer(config, toy.OrderedTask()).run()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = ENVIRONMENT | {"ACCELERATE_USE_CPU": "true"}
-    subprocess.run([*launch, str(TOY), str(tmp_path / "two"), "20", "ordered"], env=environment, check=True)
-    expected = load_file(tmp_path / "large" / "final" / "toy.safetensors")
-    for name in ("parts", "two"):
-        weights = load_file(tmp_path / name / "final" / "toy.safetensors")
-        for key, value in expected.items():
-            torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=1e-4)
-        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "large"), rel=1e-3)
+def test_activations_are_computed_anew_where_the_module_can(toy, tmp_path):
+    class Able(torch.nn.Sequential):
+        asked = False
+
+        def enable_gradient_checkpointing(self) -> None:
+            self.asked = True
+
+    class AbleTask(toy.ToyTask):
+        def build_module(self):
+            return Able(*super().build_module())
+
+    config = toy.toy_config(tmp_path, gradient_checkpointing=True)
+    assert toy.toy_trainer(config, AbleTask()).module.asked
+    with pytest.raises(UserError, match="Sequential cannot compute activations anew: set gradient_checkpointing"):
+        toy.toy_trainer(config)
+
+
+def test_loss_scale_is_found_and_kept_and_only_hopeless_steps_are_bad(toy, tmp_path):
+    """Half precision: the first steps overflow by a scale that is too large, which is no mistake."""
+    fresh = {"mixed_precision": "fp16", "optim": OptimConfig(lr=1e-2, warmup_steps=5, max_bad_steps=3)}
+    huge = {"value": torch.tensor(2.0**40), "good_steps": torch.tensor(0.0)}
+
+    def trainer(folder: Path, **task: object) -> Trainer:
+        made = toy.toy_trainer(toy.toy_config(folder, **fresh), toy.ToyTask(**task))
+        made.scale.load_state_dict(huge)
+        return made
+
+    whole, broken = trainer(tmp_path / "whole"), trainer(tmp_path / "broken")
+    assert whole.run().finished
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert {line["bad_steps"] for line in lines if line["group"] == "train"} == {0.0}
+    assert 2.0**8 < float(whole.scale.value) < 2.0**40
+    assert losses(tmp_path / "whole")[40] < 0.7 * losses(tmp_path / "whole")[25]
+    broken.run(stop_after_minutes=0.0)
+    toy.toy_trainer(toy.toy_config(tmp_path / "broken", **fresh)).run(resume=True)
+    assert same_weights(tmp_path / "whole", tmp_path / "broken")
+    with pytest.raises(FloatingPointError, match="in a row"):
+        toy.toy_trainer(toy.toy_config(tmp_path / "c", **fresh), toy.ToyTask(poison=range(40))).run()
 
 
 def test_time_budget_ends_the_schedule(toy, tmp_path):

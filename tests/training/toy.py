@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from humansplat import draws
 from humansplat.config import CheckpointConfig, OptimConfig, TrainConfig
 from humansplat.training.trainer import Trainer
 
@@ -48,12 +49,12 @@ class ToyTask:
     def sample(self, pool: ToyPool, batch_size: int, generator: torch.Generator) -> Tensor:
         if self.tells:
             print("step", flush=True)
-        return pool.pictures[torch.randint(len(pool), (batch_size,), generator=generator, device=generator.device)]
+        return pool.pictures[draws.integers(generator, len(pool), batch_size)]
 
     def training_loss(
         self, module: nn.Module, batch: Tensor, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
-        noise = 0.01 * torch.randn(batch.shape, generator=generator, device=generator.device)
+        noise = 0.01 * draws.normal(generator, *batch.shape)
         squared = F.mse_loss(module(batch + noise).float(), batch)
         if step in self.poison:
             squared = squared * float("nan")
@@ -68,27 +69,6 @@ class ToyTask:
 
     def save_pretrained(self, module: nn.Module, folder: Path) -> None:
         save_file(module.state_dict(), folder / "toy.safetensors")
-
-
-class OrderedTask(ToyTask):
-    """Pictures in a fixed order, shared by the processes, without noise and dropout: only arithmetic differs."""
-
-    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
-        super().__init__()
-        self.next, self.stride = rank, world_size
-
-    def build_module(self) -> nn.Module:
-        return nn.Sequential(*[layer for layer in super().build_module() if not isinstance(layer, nn.Dropout)])
-
-    def sample(self, pool: ToyPool, batch_size: int, generator: torch.Generator) -> Tensor:
-        places = (self.next * batch_size + torch.arange(batch_size)) % len(pool)
-        self.next += self.stride
-        return pool.pictures[places]
-
-    def training_loss(
-        self, module: nn.Module, batch: Tensor, generator: torch.Generator, step: int
-    ) -> dict[str, Tensor]:
-        return {"squared": F.mse_loss(module(batch), batch)}
 
 
 def toy_config(output_dir: Path, **changes: object) -> TrainConfig:
@@ -121,14 +101,11 @@ def training_lines(folder: Path) -> list[dict]:
 
 
 def main() -> None:
-    """``toy.py FOLDER NUM_STEPS [ordered]``: a checkpoint at every reading."""
+    """``toy.py FOLDER NUM_STEPS``: a line a step, and a checkpoint at every reading."""
     folder, num_steps = Path(sys.argv[1]), int(sys.argv[2])
     checkpoint = CheckpointConfig(every_minutes=1e-9)
     config = toy_config(folder, num_steps=num_steps, validate_every=1000, batch_size=4, checkpoint=checkpoint)
-    accelerator = Accelerator(cpu=True)
-    ordered = OrderedTask(accelerator.process_index, accelerator.num_processes)
-    task = ordered if sys.argv[3:] == ["ordered"] else ToyTask(tells=True)
-    toy_trainer(config, task).run()
+    toy_trainer(config, ToyTask(tells=True)).run()
 
 
 if __name__ == "__main__":

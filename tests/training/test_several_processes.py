@@ -1,0 +1,96 @@
+"""Two processes train as one does with the same global batch, whichever way they share the work."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from humansplat.training.checkpoint import load_checkpoint
+
+PAIR = Path(__file__).with_name("pair.py")
+
+
+@pytest.fixture(scope="module")
+def root(pair, smpl_folder, write_painted_person, tmp_path_factory) -> Path:
+    """All runs of ``pair.py`` in two processes, and those of one process that they are compared with."""
+    root = tmp_path_factory.mktemp("runs")
+    people = root / "people"
+    for number in range(3):
+        write_painted_person(people, f"person-{number}", seed=number)
+    folders = (root, people, smpl_folder)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    pair.train(pair.plan(*folders, "pool-one", batch_size=4))
+    keep_until(root / "pool-one", root / "resumed-two", step=3)
+    command = [sys.executable, str(PAIR)]
+    arguments = [str(path) for path in (root / "store", *folders)]
+    environment = os.environ | {"PYTHONPATH": str(PAIR.parents[2]), "OMP_NUM_THREADS": "1"}
+    processes = [subprocess.Popen([*command, str(rank), *arguments], env=environment) for rank in range(2)]
+    pair.train(pair.plan(*folders, "stream-one", "stream", batch_size=4))
+    pair.train(pair.plan(*folders, "shares-one", batch_size=4), poison=[3])
+    pair.train(replace(pair.plan(*folders, "started-one", batch_size=4), init_from=root / "pool-one"))
+    assert [process.wait() for process in processes] == [0, 0]
+    keep_until(root / "shares-two", root / "resumed-one", step=4)
+    pair.train(pair.plan(*folders, "resumed-one", batch_size=4), poison=[3], resume=True)
+    torch.set_num_threads(before)
+    return root
+
+
+def keep_until(run: Path, copy: Path, step: int) -> None:
+    """What was there of a run after ``step``."""
+    name = f"checkpoint-{step:08d}"
+    shutil.copytree(run / "checkpoints" / name, copy / "checkpoints" / name)
+
+
+def losses(run: Path) -> list[list[float]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [[line["total"], line["grad_norm"], line["bad_steps"]] for line in lines if line["group"] == "train"]
+
+
+def close(run: Path, other: Path) -> None:
+    """The same loss and gradient after each step, and in the end the same weights, averages and moments."""
+    ours, theirs = torch.tensor(losses(run))[:, :2], torch.tensor(losses(other))[:, :2]
+    common = min(len(ours), len(theirs))  # one of them may have been resumed
+    torch.testing.assert_close(ours[-common:], theirs[-common:], rtol=2e-5, atol=1e-6, equal_nan=True)
+    one, two = load_checkpoint(run), load_checkpoint(other)
+    assert one.position == two.position
+    for group in ("weights", "averages", "moments"):
+        torch.testing.assert_close(getattr(one, group), getattr(two, group), rtol=1e-4, atol=1e-6)
+
+
+def test_losses_and_weights_do_not_depend_on_the_number_of_processes(root):
+    close(root / "pool-two", root / "pool-one")
+    close(root / "stream-two", root / "stream-one")
+    first, last = losses(root / "pool-one")[0][0], losses(root / "pool-one")[-1][0]
+    assert last < 0.9 * first  # something was learned
+
+
+def test_accumulated_parts_are_one_batch(root):
+    close(root / "parts-two", root / "pool-one")
+
+
+def test_shared_out_parameters_train_alike_and_bad_steps_are_left_out(root):
+    close(root / "shares-two", root / "shares-one")
+    assert [bad for _, _, bad in losses(root / "shares-two")] == [0, 0, 0, 1, 1, 1]
+
+
+def test_runs_go_on_in_other_numbers_of_processes(root):
+    close(root / "resumed-two", root / "pool-one")
+    close(root / "resumed-one", root / "shares-two")
+    close(root / "started-two", root / "started-one")
+
+
+def test_what_is_exported_is_whole(root):
+    for folder in ("best", "final"):
+        assert (root / "shares-two" / folder / "metrics.json").is_file()
+    metrics = [
+        json.loads((root / name / "final" / "metrics.json").read_text()) for name in ("shares-one", "shares-two")
+    ]
+    assert metrics[0]["metrics"]["psnr"] == pytest.approx(metrics[1]["metrics"]["psnr"], abs=1e-4)
