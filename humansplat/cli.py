@@ -277,20 +277,21 @@ def evaluate(
     model: str,
     data: Path,
     out: Path,
-    bodies: Literal["fitted", "true"] = "fitted",
+    bodies: Literal["fitted", "true", "perturbed"] = "fitted",
     limit: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
     """Score a model on people whose every side is known.
 
-    Writes OUT/metrics.json (PSNR, SSIM and silhouette IoU of the novel views; whole picture and person's
-    box; front, side and back) and OUT/contact_sheet.png (the best and the worst).
+    Writes OUT/metrics.json (PSNR, SSIM and silhouette IoU of the novel views; whole picture, person's
+    box and head's box; front, side and back) and OUT/contact_sheet.png (the best and the worst).
 
     Args:
         model: Weights: a name that ships, a folder, or OWNER/NAME on the Hugging Face hub.
         data: Folder that synthesize or prepare wrote.
         out: Folder for the two files.
-        bodies: Fitted from the input view, as for a photo, or the true ones.
+        bodies: Fitted from the input view, as for a photo, or the true ones, or those with noise of 0.05 on
+            every parameter.
         limit: Only the first so many people.
         device: auto takes an NVIDIA GPU where there is one.
     """

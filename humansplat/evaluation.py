@@ -1,13 +1,15 @@
 """How well a model does on people whose every side is known.
 
-For each person the model sees view 0 alone; its splats are rendered from the novel views (of scans: the ring around
-the whole body) and compared with the true pictures, before white. ``front``, ``side`` and ``back`` are the novel
-views less than 45, between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose and shape
-come from view 0 as they would from a photograph; how far away the person stands, which one picture cannot tell, and
-the camera are taken from the truth, so that the novel views can be compared at all. Scans whose body is flagged are
-left out: there is no truth to take these from.
+For each person the model sees view 0 alone (one that was trained with four also gets the latents of the rig's true
+other views: an upper bound for what a view model can give); its splats are rendered from the novel views (of scans:
+the ring around the whole body) and compared with the true pictures, before white. ``front``, ``side`` and ``back`` are
+the novel views less than 45, between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose
+and shape come from view 0 as they would from a photograph; how far away the person stands, which one picture cannot
+tell, and the camera are taken from the truth, so that the novel views can be compared at all. Perturbed bodies are
+true ones with noise on every parameter. Scans whose body is flagged are left out: there is no truth to go by.
 """
 
+import hashlib
 import json
 import logging
 import math
@@ -16,21 +18,25 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from humansplat.body.parts import part_vertices
+from humansplat.body.perturbation import noised_body
 from humansplat.capture.capture import Capture, capture_person
 from humansplat.data.format import read_cameras, read_manifest
 from humansplat.data.person_files import load_person
-from humansplat.data.rig import NUM_RIG_VIEWS
+from humansplat.data.rig import COMPARED, NUM_RIG_VIEWS
 from humansplat.errors import UserError
 from humansplat.geometry.projection import project, to_camera, unproject
 from humansplat.geometry.rotations import axis_angle_to_matrix
 from humansplat.io.atomic import replacing
 from humansplat.io.images import to_bytes, write_png
-from humansplat.metrics.image import crop, psnr, silhouette_iou, ssim
-from humansplat.metrics.views import MAX_PSNR, SIDES, bearings, person_box, sides
+from humansplat.metrics.parts import projected_box
+from humansplat.metrics.scores import METRICS
+from humansplat.metrics.scores import score_views as score_pictures
+from humansplat.metrics.views import SIDES, bearings, sides
 from humansplat.models.autoencoder import on_white
 from humansplat.pipelines.preview import labelled, side_by_side, stacked
 from humansplat.pipelines.reconstructor import Reconstructor, batched
@@ -39,8 +45,11 @@ from humansplat.structures import Cameras, PosedBody
 
 logger = logging.getLogger(__name__)
 
-Bodies = Literal["fitted", "true"]
-METRICS = ("psnr", "ssim", "silhouette_iou", "psnr_box", "ssim_box")
+Bodies = Literal["fitted", "true", "perturbed"]
+PERTURBATION = 0.05
+"""Standard deviation of the noise on perturbed bodies' parameters; see ``body.perturbation.noised_body``."""
+CLOSEUP = "closeup"
+"""Beside the sides: views of the upper body, where people have some. They are in no other mean."""
 DIGITS = 4
 SHEET_PEOPLE = 4
 """Best and worst people on the contact sheet, each."""
@@ -51,20 +60,24 @@ class Subject:
     """One person as the evaluation sees it."""
 
     name: str
-    image: Float[Tensor, "4 s s"]
-    """What the model sees."""
+    rig: Float[Tensor, "v 4 s s"]
+    """The four views of the rig; the model sees the first."""
     cameras: Cameras
-    """The four views of the rig."""
+    """Theirs."""
     targets: Float[Tensor, "t 4 s s"]
-    """Novel views, straight alpha."""
+    """Novel views and close-ups, straight alpha."""
     target_cameras: Cameras
+    sides: tuple[str, ...]
+    """Front, side or back, or close-up, of each target."""
+    head_boxes: Int[Tensor, "t 4"]
+    """Around the true body's head in each target."""
     body: PosedBody
-    """Unbatched; true or fitted."""
+    """Unbatched; true, fitted or perturbed."""
 
-    def sides(self) -> list[str]:
-        """Front, side or back, of each novel view."""
-        bearing = bearings(self.cameras[0], self.target_cameras, self.body.joints[0])
-        return [SIDES[side] for side in sides(bearing).tolist()]
+    @property
+    def image(self) -> Float[Tensor, "4 s s"]:
+        """What the model sees."""
+        return self.rig[0]
 
 
 def evaluate(
@@ -82,7 +95,7 @@ def evaluate(
         reconstructor: The model.
         data: A folder that ``humansplat synthesize`` or ``prepare`` wrote.
         out: Folder for the two files; the same inputs give the same bytes.
-        bodies: ``fitted`` from view 0, or ``true``.
+        bodies: ``fitted`` from view 0, ``true``, or ``perturbed`` from the true ones, alike in every run.
         limit: Only the first so many people.
         progress: Show a bar on stderr.
 
@@ -95,7 +108,7 @@ def evaluate(
     names, flagged = _people(data)
     names = names[:limit]
     scores: dict[str, list[dict[str, float]]] = {}
-    sides: dict[str, list[str]] = {}
+    sides: dict[str, tuple[str, ...]] = {}
     failed: dict[str, str] = {}
     fitted: dict[str, PosedBody] = {}
     for name in tqdm(names, "evaluate", unit="person", disable=not progress):
@@ -108,8 +121,11 @@ def evaluate(
                 logger.warning("%s: %s", name, error)
                 continue
             fitted[name] = subject.body
+        elif bodies == "perturbed":
+            subject = replace(subject, body=perturbed_body(reconstructor, subject))
+            fitted[name] = subject.body
         scores[name] = score_views(subject, render_views(reconstructor, subject))
-        sides[name] = subject.sides()
+        sides[name] = subject.sides
     if not scores:
         raise UserError(f"no body could be fitted to any of the {len(names)} people of {data}; try --bodies true")
     metrics = summary(scores, sides) | {
@@ -118,13 +134,14 @@ def evaluate(
         "failed": failed,
         "flagged": flagged,
     }
-    ranked = sorted(scores, key=lambda name: (-_mean(scores[name], "psnr"), name))
+    whole = {name: _of_whole(scores[name], sides[name]) for name in scores}
+    ranked = sorted(whole, key=lambda name: (-_mean(whole[name], "psnr"), name))
     best, worst = ranked[:SHEET_PEOPLE], ranked[SHEET_PEOPLE:][-SHEET_PEOPLE:]
     rows = []
     for name in [*best, *worst]:
         subject = read_subject(reconstructor, data / name)
         subject = replace(subject, body=fitted.get(name, subject.body))
-        rows.append(sheet_row(reconstructor, subject, f"{name}  {_mean(scores[name], 'psnr'):.2f} dB"))
+        rows.append(sheet_row(reconstructor, subject, f"{name}  {_mean(whole[name], 'psnr'):.2f} dB"))
     write_png(to_bytes(stacked(rows)), out / "contact_sheet.png")
     with replacing(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
@@ -153,17 +170,21 @@ def read_subject(reconstructor: Reconstructor, folder: Path) -> Subject:
     """
     person = load_person(folder, reconstructor.body_model.pose({}), reconstructor.weights.image_size)
     _, roles = read_cameras(folder / "cameras.json")
-    compared = [index for index, role in enumerate(roles) if role in ("novel", "whole")]
-    novel = torch.tensor(compared, dtype=torch.int64)
-    if not len(novel):
+    compared = [index for index, role in enumerate(roles) if role in COMPARED]
+    if not compared:
         raise UserError(f"{folder} has no novel views to compare with; synthesize people with some")
-    images = person.images.float() / 255
+    closeups = [index for index, role in enumerate(roles) if role == CLOSEUP]
+    places = torch.tensor([*compared, *closeups])
+    images, cameras = person.images.float() / 255, person.cameras[places]
+    seen_from = sides(bearings(person.cameras[0], cameras, person.body.joints[0]))[: len(compared)]
     return Subject(
         name=folder.name,
-        image=images[0],
+        rig=images[:NUM_RIG_VIEWS],
         cameras=person.cameras[:NUM_RIG_VIEWS],
-        targets=images[novel],
-        target_cameras=person.cameras[novel],
+        targets=images[places],
+        target_cameras=cameras,
+        sides=(*[SIDES[side] for side in seen_from.tolist()], *[CLOSEUP] * len(closeups)),
+        head_boxes=projected_box(part_vertices(person.body, "head"), cameras),
         body=person.body,
     )
 
@@ -177,6 +198,13 @@ def fit_subject(reconstructor: Reconstructor, subject: Subject) -> PosedBody:
     capture = capture_person(subject.image, size=reconstructor.weights.image_size)
     fit = reconstructor.fit(capture)
     return moved(fit.body, fit.camera, capture, subject.body, subject.cameras[0])
+
+
+def perturbed_body(reconstructor: Reconstructor, subject: Subject) -> PosedBody:
+    """The true body with noise that depends on the person's name only."""
+    seed = int.from_bytes(hashlib.sha256(subject.name.encode()).digest()[:8], "big") >> 1  # seeds are signed
+    generator = torch.Generator().manual_seed(seed)
+    return noised_body(reconstructor.body_model, subject.body, PERTURBATION, generator)
 
 
 def moved(body: PosedBody, camera: Cameras, capture: Capture, truth: PosedBody, true_camera: Cameras) -> PosedBody:
@@ -219,46 +247,40 @@ def rotation_between(a: Float[Tensor, "3"], b: Float[Tensor, "3"]) -> Float[Tens
 def render_views(reconstructor: Reconstructor, subject: Subject) -> Float[Tensor, "t 4 s s"]:
     """The model's novel views before white, and their coverage."""
     cameras = subject.cameras.map(lambda tensor: tensor[None])
-    splats = reconstructor.splats(subject.image[None], cameras, batched(subject.body))[0]
+    latents = reconstructor.encode(subject.rig[None]) if reconstructor.weights.num_inputs > 1 else None
+    splats = reconstructor.splats(subject.image[None], cameras, batched(subject.body), latents)[0]
     rendered = render_gaussians(splats, subject.target_cameras.to(splats.means.device))
     return torch.cat([rendered.colors.movedim(-1, 1).clamp(0, 1), rendered.alphas[:, None]], dim=1).cpu()
 
 
 def score_views(subject: Subject, renders: Float[Tensor, "t 4 s s"]) -> list[dict[str, float]]:
-    """All metrics of each novel view."""
-    scores = []
-    for render, target in zip(renders, subject.targets, strict=True):
-        image, truth, alpha = render[:3], on_white(target), target[3]
-        box = person_box(alpha).tolist()
-        scores.append(
-            {
-                "psnr": min(psnr(image, truth).item(), MAX_PSNR),
-                "ssim": ssim(image, truth).item(),
-                "silhouette_iou": silhouette_iou(render[3], alpha).item(),
-                "psnr_box": min(psnr(crop(image, box), crop(truth, box)).item(), MAX_PSNR),
-                "ssim_box": ssim(crop(image, box), crop(truth, box)).item(),
-            }
-        )
-    return scores
+    """All metrics of each target; views that do not show the head have no ``psnr_head``."""
+    targets = subject.targets
+    found = score_pictures(renders[:, :3], renders[:, 3], on_white(targets), targets[:, 3], subject.head_boxes)
+    columns = {name: values.tolist() for name, values in found.items()}
+    rows = [{name: values[view] for name, values in columns.items()} for view in range(len(targets))]
+    return [{name: value for name, value in row.items() if not math.isnan(value)} for row in rows]
 
 
-def summary(scores: dict[str, list[dict[str, float]]], sides: dict[str, list[str]]) -> dict[str, object]:
-    """Means over all novel views, over those of each side, and of each person; rounded."""
+def summary(scores: dict[str, list[dict[str, float]]], sides: dict[str, tuple[str, ...]]) -> dict[str, object]:
+    """Means over all novel views, over those of each side, close-ups and of each person; rounded."""
     views = [(side, score) for name in scores for side, score in zip(sides[name], scores[name], strict=True)]
-    groups = {"mean": [score for _, score in views]}
-    groups |= {side: [score for which, score in views if which == side] for side in SIDES}
+    groups = {"mean": [score for side, score in views if side != CLOSEUP]}
+    groups |= {side: [score for which, score in views if which == side] for side in (*SIDES, CLOSEUP)}
+    if not groups[CLOSEUP]:
+        del groups[CLOSEUP]
     means = {group: _means(members) for group, members in groups.items()}
     return {
         **means,
         "num_views": {group: len(members) for group, members in groups.items()},
         "num_people": len(scores),
-        "people": {name: _means(members) for name, members in scores.items()},
+        "people": {name: _means(_of_whole(members, sides[name])) for name, members in scores.items()},
     }
 
 
 def sheet_row(reconstructor: Reconstructor, subject: Subject, label: str) -> Float[Tensor, "3 h w"]:
     """The input, then truth and render of one novel view of each side."""
-    renders, sides = render_views(reconstructor, subject), subject.sides()
+    renders, sides = render_views(reconstructor, subject), subject.sides
     tiles = [on_white(subject.image)]
     for side in SIDES:
         index = sides.index(side) if side in sides else None
@@ -269,9 +291,14 @@ def sheet_row(reconstructor: Reconstructor, subject: Subject, label: str) -> Flo
     return labelled(side_by_side(tiles), f"{label}   input | truth, render: {', '.join(SIDES)}")
 
 
+def _of_whole(scores: list[dict[str, float]], sides: tuple[str, ...]) -> list[dict[str, float]]:
+    return [score for score, side in zip(scores, sides, strict=True) if side != CLOSEUP]
+
+
 def _means(scores: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(_mean(scores, name), DIGITS) for name in METRICS} if scores else {}
+    return {name: round(_mean(scores, name), DIGITS) for name in METRICS if any(name in score for score in scores)}
 
 
 def _mean(scores: list[dict[str, float]], name: str) -> float:
-    return math.fsum(score[name] for score in scores) / len(scores)
+    values = [score[name] for score in scores if name in score]
+    return math.fsum(values) / len(values)

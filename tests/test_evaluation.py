@@ -11,7 +11,16 @@ from PIL import Image
 from humansplat.capture.capture import Capture
 from humansplat.data.format import PersonRecord, manifest_line, write_person
 from humansplat.errors import UserError
-from humansplat.evaluation import Subject, evaluate, moved, read_subject, rotation_between, score_views, summary
+from humansplat.evaluation import (
+    Subject,
+    evaluate,
+    moved,
+    perturbed_body,
+    read_subject,
+    rotation_between,
+    score_views,
+    summary,
+)
 from humansplat.geometry.projection import intrinsics, look_at, orbit, project
 from humansplat.render import render_gaussians
 from humansplat.structures import Cameras, Gaussians
@@ -84,6 +93,23 @@ def test_true_bodies_are_scored_and_shown(people, tiny_reconstructor, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_perturbed_bodies_are_the_same_every_time_and_near_the_truth(people, tiny_reconstructor, tmp_path):
+    metrics = evaluate(tiny_reconstructor, people, tmp_path, bodies="perturbed", progress=False)
+    assert metrics["bodies"] == "perturbed"
+    subject = read_subject(tiny_reconstructor, people / "a")
+    first, second = (perturbed_body(tiny_reconstructor, subject) for _ in range(2))
+    other = perturbed_body(tiny_reconstructor, replace(subject, name="b"))
+    torch.testing.assert_close(first.vertices, second.vertices, rtol=0, atol=0)
+    error = (first.joints[0] - subject.body.joints[0]).norm()  # the root: only moved
+    assert 0.01 < error < 0.2
+    assert (other.vertices - first.vertices).norm(dim=-1).mean() > 0.01
+    turned = first.parameters["rotations"] - subject.body.parameters["rotations"]
+    assert turned.std().item() == pytest.approx(0.05, rel=0.15)
+    for bare in (None, {}):
+        with pytest.raises(UserError, match="no parameters"):
+            perturbed_body(tiny_reconstructor, replace(subject, body=replace(subject.body, parameters=bare)))
+
+
 def test_only_the_first_people_can_be_asked_for(people, tiny_reconstructor, tmp_path):
     metrics = evaluate(tiny_reconstructor, people, tmp_path, bodies="true", limit=1, progress=False)
     assert metrics["people"].keys() == {"a"}
@@ -107,7 +133,7 @@ def test_flagged_people_are_left_out_and_named_once(people, tiny_reconstructor, 
 
 def test_views_are_front_side_or_back_of_the_input(people, tiny_reconstructor):
     subject = read_subject(tiny_reconstructor, people / "a")
-    assert subject.sides() == ["front", "side", "back"]
+    assert subject.sides == ("front", "side", "back")
     assert subject.image.shape == (4, SIZE, SIZE)
     assert subject.targets.shape == (3, 4, SIZE, SIZE)
 
@@ -120,13 +146,20 @@ def test_perfect_renders_score_perfectly(people, tiny_reconstructor):
         assert score["psnr"] == score["psnr_box"] == 99
         assert score["ssim"] == pytest.approx(1, abs=1e-5)
         assert score["silhouette_iou"] == 1
+        assert score["psnr_head"] == 99
 
 
 def test_means_weigh_every_view_alike():
     row = dict.fromkeys(("psnr", "ssim", "silhouette_iou", "psnr_box", "ssim_box"), 0.0)
     scores = {"a": [row | {"psnr": 10.0}, row | {"psnr": 20.0}], "b": [row | {"psnr": 30.0}]}
-    told = summary(scores, {"a": ["front", "back"], "b": ["back"]})
+    scores["a"][1]["psnr_head"] = 7.0
+    scores["b"].append(row | {"psnr": 60.0, "psnr_head": 9.0})
+    told = summary(scores, {"a": ("front", "back"), "b": ("back", "closeup")})
     assert told["mean"]["psnr"] == 20.0
+    assert told["mean"]["psnr_head"] == told["back"]["psnr_head"] == 7.0
+    assert "psnr_head" not in told["front"]
+    assert told["closeup"]["psnr"] == 60.0
+    assert told["num_views"] == {"mean": 3, "front": 1, "side": 0, "back": 2, "closeup": 1}
     assert told["front"]["psnr"] == 10.0
     assert told["back"]["psnr"] == 25.0
     assert told["side"] == {}

@@ -1,4 +1,4 @@
-"""Wrong bodies of any model: its parameters in the terms of ``humansplat.body.noise`` and back."""
+"""Wrong bodies of any model: its parameters in the terms of ``humansplat.body.noise`` and back, or plainly noised."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from humansplat.body.noise import BodyNoise
 from humansplat.body.protocol import BodyModel
-from humansplat.body.smpl import ROTATIONS, SmplBody
+from humansplat.body.smpl import HAND_POSES, ROTATIONS, SmplBody
 from humansplat.config import NoiseLevels
 from humansplat.errors import UserError
+from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humansplat.structures import PosedBody
 
 SHAPE_RANGE = 8.0
@@ -79,6 +80,40 @@ class Perturbation(nn.Module):
         shape = given["betas"] / SHAPE_RANGE + 0.5
         wrong = self.noise(phenotypes=shape, rotations=rotations, translation=root, **how)
         return body.pose(smpl_parameters(body, given, wrong))
+
+
+@torch.no_grad()
+def noised_body(body: BodyModel, posed: PosedBody, amount: float, generator: torch.Generator) -> PosedBody:
+    """A body with normal noise of one standard deviation on all its parameters, as published comparisons perturb it.
+
+    Each joint is turned further, in its own frame, by a rotation vector of ``amount`` radians an axis; coefficients
+    of shape change by ``amount`` (phenotypes stay from 0 to 1), as do those of SMPL's hands, and the translation by
+    ``amount`` metres an axis. Expressions stay.
+
+    Args:
+        body: The model of ``posed``.
+        posed: With its parameters, of any batch shape.
+        amount: Standard deviation, >= 0.
+        generator: On the parameters' device.
+
+    Raises:
+        UserError: If the parameters are not known.
+    """
+    if not posed.parameters:
+        raise UserError("this body has no parameters to perturb; take bodies true or fitted")
+    rotations = ROTATIONS.get(body.name, {"rotations": len(body.joint_names)})
+    wrong = dict(posed.parameters)
+    for name in body.parameter_shapes:
+        if name not in wrong or name == "expression":
+            continue
+        value = wrong[name]
+        noise = amount * torch.randn(value.shape, generator=generator, device=value.device)
+        if name in rotations and name not in HAND_POSES:
+            turn = axis_angle_to_matrix(value.reshape(-1, 3)) @ axis_angle_to_matrix(noise.reshape(-1, 3))
+            wrong[name] = matrix_to_axis_angle(turn).reshape(value.shape)
+        else:
+            wrong[name] = (value + noise).clamp(0.0, 1.0) if name == "phenotypes" else value + noise
+    return body.pose(wrong)
 
 
 def counterpart(name: str) -> str:

@@ -22,7 +22,7 @@ from humansplat.geometry.projection import orbit, project
 from humansplat.io.body_files.load import load_body_file
 from humansplat.io.body_files.record import BodyRecord
 from humansplat.metrics.image import silhouette_iou
-from humansplat.models.autoencoder import encode_images, on_white
+from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, on_white
 from humansplat.models.conditioning import BodyConditioner
 from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
 from humansplat.pipelines.body_estimation import BodyEstimator
@@ -47,7 +47,7 @@ class Reconstructor:
     """The road from a photo to splats. Every stage can be replaced by the caller's own result.
 
     Args:
-        autoencoder: Makes the latents.
+        autoencoder: Makes the latents; ``None`` for weights in pixel space.
         network: Reads them.
         weights: Where both came from.
         device: ``auto`` takes CUDA where there is some.
@@ -55,13 +55,13 @@ class Reconstructor:
 
     def __init__(
         self,
-        autoencoder: AutoencoderKL,
+        autoencoder: AutoencoderKL | None,
         network: LatentReconstructor,
         weights: WeightsFolder,
         device: Device = "auto",
     ) -> None:
         self.device = pick_device(device)
-        self.autoencoder = autoencoder.to(self.device).eval()
+        self.autoencoder = None if autoencoder is None else autoencoder.to(self.device).eval()
         self.network = network.to(self.device).eval()
         self.weights = weights
         self.condition = BodyConditioner(num_tokens=network.num_body_tokens, map_size=weights.image_size // 2)
@@ -75,8 +75,14 @@ class Reconstructor:
             UserError: If there are no such weights, they are damaged, or they do not fit the models.
         """
         weights = find_weights(name_or_dir)
-        autoencoder = load_module(AutoencoderKL, weights.path / "vae")
+        autoencoder = load_module(AutoencoderKL, weights.path / "vae") if weights.space == "latent" else None
         network = load_module(LatentReconstructor, weights.path / "reconstructor")
+        channels = PIXEL_CHANNELS if autoencoder is None else autoencoder.config["latent_channels"]
+        if network.config["latent_channels"] != channels:
+            raise UserError(
+                f"the reconstructor of {weights.path} reads latents of {network.config['latent_channels']} channels, "
+                f"those of its {weights.space} space have {channels}; export the weights anew"
+            )
         return Reconstructor(autoencoder, network, weights, device)
 
     @property
@@ -149,13 +155,28 @@ class Reconstructor:
         return self._body_estimator()(capture)
 
     @torch.no_grad()
-    def splats(self, images: Float[Tensor, "b 4 s s"], cameras: Cameras, body: PosedBody) -> Gaussians:
+    def encode(self, images: Float[Tensor, "*batch 4 s s"]) -> Float[Tensor, "*batch c g g"]:
+        """The latents of cut-out pictures, sRGB and straight alpha, on the reconstructor's device."""
+        pictures = on_white(images.to(self.device))
+        latents = encode_images(self.autoencoder, pictures.reshape(-1, *pictures.shape[-3:]))
+        return latents.reshape(*pictures.shape[:-3], *latents.shape[-3:])
+
+    @torch.no_grad()
+    def splats(
+        self,
+        images: Float[Tensor, "b 4 s s"],
+        cameras: Cameras,
+        body: PosedBody,
+        latents: Float[Tensor, "b v c g g"] | None = None,
+    ) -> Gaussians:
         """The networks alone: cut-out pictures and bodies to splats.
 
         Args:
             images: sRGB and straight alpha, of the weights' image size.
             cameras: ``[b, 4]``: of each picture, and the three that complete it.
             body: Vertices ``[b, v, 3]``, in the cameras' world.
+            latents: Of those four views, the photo's first, for weights that were trained with four;
+                ``None`` encodes the picture.
 
         Returns:
             Splats ``[b, n]``, on the reconstructor's device.
@@ -167,7 +188,7 @@ class Reconstructor:
                 f"{images.shape[-1]} x {images.shape[-2]} and cameras of {cameras.width} x {cameras.height}"
             )
         images, cameras, body = images.to(self.device), cameras.to(self.device), body.to(self.device)
-        latents = encode_images(self.autoencoder, on_white(images))[:, None]
+        latents = self.encode(images)[:, None] if latents is None else latents.to(self.device)
         return self.network(latents, images, cameras, body, *self.condition(body, cameras))
 
     def _check_views(self, views: Views) -> None:
@@ -177,6 +198,11 @@ class Reconstructor:
             )
         if views != "none":
             raise UserError(f"there is no way {views!r} to get views; use 'none' or 'diffusion'")
+        if self.weights.num_inputs > 1:
+            raise UserError(
+                f"the weights {self.weights.name!r} want the latents of {self.weights.num_inputs} views, and nothing "
+                "makes those of the unseen ones; use weights that were trained with the photo's alone"
+            )
 
     def _body_estimator(self) -> BodyEstimator:
         if self._estimator is None:

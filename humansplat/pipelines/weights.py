@@ -1,13 +1,14 @@
 """Folders of weights: where they lie, whether they are whole, and loading them strictly.
 
-A folder holds ``config.json`` (``image_size``), and ``vae/`` and ``reconstructor/`` as diffusers'
-``save_pretrained`` writes them. ``SHA256SUMS``, if it is there, is checked before anything is loaded.
+A folder holds ``config.json`` (``image_size``, and where they differ from the defaults ``num_inputs`` and ``space``),
+and ``vae/``, but not in pixel space, and ``reconstructor/`` as diffusers' ``save_pretrained`` writes them.
+``SHA256SUMS``, if it is there, is checked before anything is loaded.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -25,6 +26,7 @@ LIFTERS = "lifter"
 """Folder of the lifters, one folder a body model, beside the folders of weights."""
 WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
 
+Space = Literal["latent", "pixel"]
 M = TypeVar("M", bound=ModelMixin)
 
 
@@ -39,6 +41,10 @@ class WeightsFolder:
     """Side of the canonical crop that the models were trained with, pixels."""
     sha256: dict[str, str]
     """Of every weight file, by its path within the folder."""
+    num_inputs: int = 1
+    """Views whose latents the reconstructor was trained with: the photo's, or all four."""
+    space: Space = "latent"
+    """Whether it reads the autoencoder's latents or the pixels themselves."""
 
 
 def find_weights(name_or_dir: str | Path) -> WeightsFolder:
@@ -49,11 +55,18 @@ def find_weights(name_or_dir: str | Path) -> WeightsFolder:
     """
     path = _locate(str(name_or_dir))
     try:
-        image_size = int(json.loads((path / CONFIG).read_text(encoding="utf-8"))["image_size"])
+        values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        image_size = int(values["image_size"])
+        num_inputs, space = values.get("num_inputs", 1), values.get("space", "latent")
     except FileNotFoundError as error:
         raise UserError(f"{path} holds no {CONFIG}; give a folder of weights, such as weights/small") from error
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path / CONFIG} does not state the image_size; write the weights anew") from error
+    if num_inputs not in (1, 4) or space not in get_args(Space):
+        raise UserError(
+            f"{path / CONFIG} states {num_inputs!r} inputs in {space!r} space, but there are 1 or 4 in "
+            f"{' or '.join(get_args(Space))} space; the weights are of another version"
+        )
     digests = {file.relative_to(path).as_posix(): sha256_of(file) for file in sorted(path.rglob("*.safetensors"))}
     _check_sums(path, digests)
     return WeightsFolder(
@@ -61,6 +74,8 @@ def find_weights(name_or_dir: str | Path) -> WeightsFolder:
         path=path,
         image_size=image_size,
         sha256=digests,
+        num_inputs=num_inputs,
+        space=space,
     )
 
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from humansplat.errors import UserError
 from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.models.lifter import MarkerLifter
+from humansplat.pipelines.reconstructor import Reconstructor
 from humansplat.pipelines.weights import WEIGHT_FILE, find_weights, load_module
 
 TOOL = Path(__file__).parents[2] / "tools" / "export_weights.py"
@@ -47,6 +49,29 @@ def test_a_lifter_is_exported_to_a_folder_of_its_own(export, tmp_path):
     lifter.save_pretrained(tmp_path / "run")
     assert export("--lifter", tmp_path / "run", "--out", tmp_path / "lifter" / "anny") == 0
     assert_halved(MarkerLifter, tmp_path / "run", tmp_path / "lifter" / "anny")
+
+
+def test_pixel_space_and_four_views_are_stated_and_obeyed(export, tiny_weights, tmp_path, capsys, rng):
+    network = LatentReconstructor(
+        latent_channels=192, width=16, num_heads=2, num_intra_layers=1, num_inter_layers=1, num_body_tokens=8
+    )
+    network.save_pretrained(tmp_path / "run")
+    out, size = tmp_path / "out", ["--image-size", 64, "--num-inputs", 4]
+    assert export("--vae", tiny_weights / "vae", "--reconstructor", tmp_path / "run", *size, "--out", out) == 2
+    assert "reads latents of 192 channels" in capsys.readouterr().err
+    assert export("--reconstructor", tiny_weights / "reconstructor", *size, "--out", out) == 2
+    assert export("--reconstructor", tmp_path / "run", *size, "--out", out) == 0
+    found = find_weights(out)
+    assert (found.space, found.num_inputs) == ("pixel", 4)
+    reconstructor = Reconstructor.from_pretrained(out, "cpu")
+    pictures = torch.rand(4, 4, 64, 64, generator=rng)
+    assert reconstructor.encode(pictures).shape == (4, 192, 8, 8)
+    with pytest.raises(UserError, match="latents of 4 views"):
+        reconstructor("photo.jpg")
+    (out / "config.json").write_text('{"image_size": 64, "num_inputs": 2}')
+    (out / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match="2 inputs in 'latent' space"):
+        find_weights(out)
 
 
 def test_halves_and_mixtures_and_missing_folders_are_refused(export, tmp_path, capsys):
