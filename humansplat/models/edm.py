@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from humansplat import draws
+
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0
 """Of SV3D's own sampler."""
 
@@ -130,8 +132,7 @@ def lognormal_sigmas(
 
     The numbers are the generator's device's, so that a CPU generator gives the same levels everywhere.
     """
-    normal = torch.randn(count, generator=generator, device=generator.device)
-    return (mean + std * normal).exp().to(device)
+    return (mean + std * draws.normal(generator, count)).exp().to(device)
 
 
 def start_scale(sigma_max: float) -> float:
