@@ -1,7 +1,7 @@
 """From a photo to the other sides of the person: SV3D as a diffusers pipeline.
 
-Moving it to a device, half precision, offload to the CPU and attention slicing are diffusers' own
-(``pipeline.to``, ``enable_model_cpu_offload``, ``enable_attention_slicing``).
+Moving it to a device and offload to the CPU are diffusers' own (``pipeline.to``, ``enable_model_cpu_offload``,
+``enable_sequential_cpu_offload``).
 """
 
 import math
