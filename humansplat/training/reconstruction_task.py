@@ -34,7 +34,8 @@ VALIDATION_BATCH = 8
 class ReconstructionTask:
     """HumanSplat's second stage, from the photo's latent alone or from four, with a render loss (Eq. 6).
 
-    The perceptual term is ``1 - SSIM``: it needs no downloaded network.
+    The perceptual term is ``1 - SSIM``, which needs no downloaded network, unless the configuration names another; the
+    body's parts are compared if ``hierarchical`` weighs something (Eq. 5).
     """
 
     def __init__(self, config: TrainConfig) -> None:

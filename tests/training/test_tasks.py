@@ -10,7 +10,9 @@ from humansplat.config import (
     AugmentConfig,
     AutoencoderConfig,
     DataConfig,
+    HierarchicalConfig,
     OptimConfig,
+    PerceptualConfig,
     ReconstructionConfig,
     ReconstructorConfig,
     TrainConfig,
@@ -102,8 +104,13 @@ def test_only_the_chosen_bodies_are_perturbed(pool, tmp_path):
 def test_penalties_are_there_when_they_weigh_something(pool, tmp_path):
     build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
     generator = torch.Generator().manual_seed(0)
-    for weight, names in ((0.0, set()), (0.1, {"spill", "opacity"})):
-        task = ReconstructionTask(tiny_config(tmp_path, spill_weight=weight, opacity_weight=weight))
+    parts = {"parts", "parts_perceptual", "perceptual"}
+    for weight, names in ((0.0, set()), (0.1, {"spill", "opacity"} | parts)):
+        options = {
+            "perceptual": PerceptualConfig(kind="encoder", weight=weight),
+            "hierarchical": HierarchicalConfig(weight=weight, levels=(16, 32)),
+        }
+        task = ReconstructionTask(tiny_config(tmp_path, spill_weight=weight, opacity_weight=weight, **options))
         terms = task.training_loss(task.build_module(), task.sample(pool, 2, generator), generator, 0)
         assert terms.keys() - {"squared", "absolute", "mask", "ssim", "_psnr"} == names
         assert all(value.isfinite() for value in terms.values())
