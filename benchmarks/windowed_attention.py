@@ -7,9 +7,9 @@ cell of every view asks. What is timed begins with projected tokens and ends wit
 the tokens included; the dense mask is made beforehand and costs no time. Memory is what a call adds to its inputs at
 its peak; scratch memory is that without what any implementation must hold (the output, and in the backward pass the
 gradients), and with the dense mask, a byte a pair. On a GPU the times are medians by CUDA events, the cache cleared
-before each call; those of a captured graph leave out the launches, and are what the cost tables show. On the CPU they
-are medians of the seconds of all threads. ``shapes`` tries ways to cut the work for the GPU. The plot needs
-matplotlib.
+before each call; those of a captured graph leave out the launches, and are what the cost tables show; those by the
+clock are of calls launched one after the other, which wait for Python where that is slower. On the CPU they are
+medians of the seconds of all threads. ``shapes`` tries ways to cut the work for the GPU. The plot needs matplotlib.
 """
 
 import argparse
@@ -52,14 +52,23 @@ SHAPES = {  # block, warps, stages, pair
         (64, 4, 2, True),
         (128, 4, 2, True),
     ),
-    "backward": (
+    "gradients of queries": (
+        (16, 2, 2, False),
         (32, 2, 2, False),
+        (32, 4, 2, False),
         (64, 2, 2, False),
         (64, 4, 2, False),
-        (64, 4, 3, False),
+        (64, 4, 1, False),
         (128, 4, 2, False),
-        (128, 4, 3, False),
-        (128, 8, 2, False),
+    ),
+    "gradients of tokens": (  # and tokens a program
+        (16, 2, 1, False, 0, 16),
+        (16, 4, 1, False, 0, 32),
+        (32, 2, 1, False, 0, 16),
+        (32, 4, 1, False, 0, 16),
+        (32, 4, 1, False, 0, 32),
+        (64, 4, 1, False, 0, 16),
+        (64, 4, 1, False, 0, 32),
     ),
 }
 NAMES = {"window": "K", "num_tokens": "tokens", "grid": "cells a side"}
@@ -188,6 +197,21 @@ def graph_milliseconds(run: Callable[[], object]) -> float:
     return milliseconds(graph.replay, "cuda")
 
 
+def launched_milliseconds(run: Callable[[], object], calls: int = 50) -> tuple[float, float]:
+    """A call's time by the clock when many follow each other unwaited for, and what of it is Python's."""
+    run()
+    python, clock = [], []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        python.append(time.perf_counter() - start)
+        torch.cuda.synchronize()
+        clock.append(time.perf_counter() - start)
+    return 1000 * statistics.median(clock) / calls, 1000 * statistics.median(python) / calls
+
+
 def megabytes(run: Callable[[], object]) -> float:
     """What a call adds to the allocated memory at its peak."""
     run()
@@ -213,8 +237,12 @@ def compare(scene: Scene, device: str) -> None:
     """The main table: dense against windowed, forward and with gradients."""
     print(describe(scene) + "\n")
     graphs = device == "cuda"
-    print("| pass | implementation | ms |" + (" ms, graph replay | MB | scratch MB |" if graphs else "") + " ratio |")
-    print("|---|---|---|" + ("---|---|---|" if graphs else "") + "---|")
+    print(
+        "| pass | implementation | ms |"
+        + (" ms, graph replay | ms by the clock, Python's | MB | scratch MB |" if graphs else "")
+        + " ratio |"
+    )
+    print("|---|---|---|" + ("---|---|---|---|" if graphs else "") + "---|")
     query, key, value = (x.nbytes / 1e6 for x in scene[:3])
     mask = scene.inside.numel() * scene.cells.shape[2] / 1e6
     for name, make, results in (
@@ -233,7 +261,8 @@ def compare(scene: Scene, device: str) -> None:
             if graphs:
                 peak = megabytes(run)
                 scratch = peak - results + (mask if base is None else 0)
-                more = f" {graph_milliseconds(run):.3f} | {peak:.0f} | {scratch:.1f} |"
+                clock, python = launched_milliseconds(run)
+                more = f" {graph_milliseconds(run):.3f} | {clock:.3f}, {python:.3f} | {peak:.0f} | {scratch:.1f} |"
             base = base or cost
             print(f"| {name} | {label} | {cost:.3f} |{more} {base / cost:.1f} x |", flush=True)
     print()
@@ -306,15 +335,17 @@ def try_shapes(scene: Scene) -> None:
     out, lse = launch.forward(*scene[:3], plan)
     cotangent = torch.randn_like(out)
     print("| pass | block | warps | stages | pair | ms |\n|---|---|---|---|---|---|")
+    cost = graph_milliseconds(lambda: launch.sort(*scene[3:6], scene.window, plan.grid))
+    print(f"| sort | | | | | {cost:.4f} |", flush=True)
+
+    def both(shape: launch.Shape | None, of_tokens: launch.Shape | None) -> tuple[Tensor, ...]:
+        return launch.backward(cotangent, *scene[:3], out, lse, plan, shape, of_tokens)
+
     for name, kernel in (
-        ("sort", None),
         ("forward", lambda shape: launch.forward(*scene[:3], plan, shape)),
-        ("backward", lambda shape: launch.backward(cotangent, *scene[:3], out, lse, plan, shape)),
+        ("gradients of queries", lambda shape: both(shape, None)),
+        ("gradients of tokens", lambda shape: both(None, shape)),
     ):
-        if kernel is None:
-            cost = graph_milliseconds(lambda: launch.sort(*scene[3:6], scene.window, plan.grid))
-            print(f"| {name} | | | | | {cost:.4f} |", flush=True)
-            continue
         for sizes in SHAPES[name]:
             shape = launch.Shape(*sizes)
             try:

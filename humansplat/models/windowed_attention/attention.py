@@ -76,7 +76,7 @@ def windowed_attention(
       unless the window is wide, else ``dense``.
 
     Gradients reach query, key and value; ``cells``, ``tokens`` and the window choose pairs and get none. On CUDA the
-    sums of the keys' and values' gradients are in no fixed order.
+    tokens of one cell, and with them the terms of every sum, are in no fixed order: last bits vary from run to run.
 
     Args:
         query: One query a cell: batch, view, cell, head, channel.
@@ -125,8 +125,12 @@ def plan_windows(
         raise UserError(f"backend is {backend!r}; choose one of {', '.join(_BACKENDS)}")
     if backend == "auto":
         backend = _choose(cells.device, window)
+    if not cells.device == tokens.device == inside.device:
+        raise UserError(
+            f"cells, tokens and inside are on {cells.device}, {tokens.device} and {inside.device}; use one"
+        )
     views = cells.shape[1]
-    cells, tokens = cells.detach().float(), tokens.detach().float()
+    cells, tokens = _plain(cells), _plain(tokens)
     if backend in ("dense", "xformers"):
         if backend == "xformers":
             xformers_attention.require()
@@ -149,6 +153,10 @@ def attend(
     if not query.dtype == key.dtype == value.dtype:
         raise UserError(f"query, key and value are {query.dtype}, {key.dtype} and {value.dtype}; give one type to all")
     if windows.sorted is not None:
+        place = windows.sorted.cells.device
+        if not query.device == key.device == value.device == place:  # a kernel would read what is not there
+            names = f"{query.device}, {key.device}, {value.device} and {place}"
+            raise UserError(f"query, key, value and windows are on {names}; use one device")
         if windows.backend == "triton" and _triton_refuses(query):
             raise UserError(
                 f"backend='triton' takes float32, float16 or bfloat16 and at most {_TRITON_DIMS[1]} channels a head, "
@@ -159,6 +167,11 @@ def attend(
     if windows.backend == "xformers":
         return xformers_attention.attend(query, key, value, windows.mask)
     return dense.attend(query, key, value, windows.mask)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """In float32 and without a gradient; the tensor itself where it is that already, which is quicker to see."""
+    return x if x.dtype == torch.float32 and not x.requires_grad else x.detach().float()
 
 
 def _choose(device: torch.device, window: float) -> Backend:

@@ -20,6 +20,7 @@ from humansplat.models.windowed_attention.sorted_windows import (
     BOUND_MARGIN,
     ORIGIN_SHIFT,
     SortedWindows,
+    curve_side,
     tile_list_size,
 )
 
@@ -158,7 +159,7 @@ def _attend_backward(
 
 
 def sort(cells: Tensor, tokens: Tensor, inside: Tensor, _window: float, grid: int) -> tuple[Tensor, ...]:
-    """The fields of ``SortedWindows`` after ``cells``; see ``kernel_ops.sort_windows``."""
+    """The fields of ``SortedWindows`` after ``inside``; see ``kernel_ops.sort_windows``."""
     batch, views, num_tokens, _ = tokens.shape
     side = grid * BINS_PER_CELL
     order = torch.zeros(batch, views, num_tokens, dtype=torch.int32)
@@ -168,7 +169,8 @@ def sort(cells: Tensor, tokens: Tensor, inside: Tensor, _window: float, grid: in
     _sort_tokens(flat[0], flat[1], side, *flat[2:])
     rows = torch.arange(cells.shape[2], dtype=torch.int32).expand(batch, views, -1).contiguous()
     tiles = torch.zeros(tile_list_size(*cells.shape[:3]), dtype=torch.int32)
-    return rows, order, positions, start, tiles
+    places = torch.zeros(batch, views, curve_side(grid) ** 2 + 1, dtype=torch.int32)
+    return rows, places, order, positions, start, tiles
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, windows: SortedWindows) -> tuple[Tensor, Tensor]:

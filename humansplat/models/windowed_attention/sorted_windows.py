@@ -5,7 +5,7 @@ it touches, in one contiguous range; whether a token of it is seen is decided by
 cost or save time, and never change a result.
 """
 
-from jaxtyping import Float32, Int32
+from jaxtyping import Bool, Float32, Int32
 from torch import Tensor
 
 from humansplat.structures.base import TensorStruct
@@ -28,10 +28,16 @@ class SortedWindows(TensorStruct):
 
     cells: Float32[Tensor, "b v t 2"]
     """Centres of the queries' cells, in cell units."""
+    tokens: Float32[Tensor, "b v j 2"]
+    """Projections of the tokens, in cell units, in the order in which they were given."""
+    inside: Bool[Tensor, "b v j"]
+    """Which of those can be seen."""
     query_order: Int32[Tensor, "b v t"]
     """The queries along a Morton curve where an implementation works on tiles of them."""
+    query_start: Int32[Tensor, "b v places"]
+    """On the GPU, where each place's queries begin in that order; else nothing of meaning."""
     token_order: Int32[Tensor, "b v j"]
-    """Numbers of the tokens, sorted by bin; only those inside the image, then nothing."""
+    """Numbers of the tokens, sorted by bin: those inside the image, and then, on the GPU, the others."""
     token_positions: Float32[Tensor, "b v j 2"]
     """Their projections, in cell units, in the same order."""
     bin_start: Int32[Tensor, "b v bins"]
@@ -47,6 +53,11 @@ class SortedWindows(TensorStruct):
     def side(self) -> int:
         """Bins along a side."""
         return self.grid * BINS_PER_CELL
+
+
+def curve_side(grid: int) -> int:
+    """Places along a side of the queries' Morton curve: the grid's cells, up to the next power of two."""
+    return 1 << (grid - 1).bit_length()
 
 
 def tile_list_size(batch: int, views: int, num_queries: int) -> int:

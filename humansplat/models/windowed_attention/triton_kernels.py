@@ -1,11 +1,9 @@
-"""Triton kernels of windowed attention over sorted tokens, forward and backward.
+"""Triton kernels of windowed attention over sorted tokens: forward; ``triton_gradients`` has the backward ones.
 
 A piece of work is a tile of neighbouring queries and a head. The tokens that any query of the tile can see lie, for
 each row of bins, in one range of the sorted tokens; a program walks along these ranges laid end to end, a block at a
-time, tests each pair of the block by its positions, and keeps a running softmax. The backward pass walks the same way
-with the forward pass's softmax sums, and adds each block's share to the gradients of its keys and values atomically,
-in float32. Programs take their work from the list of tiles, those that reach most tokens first and last those that
-reach none, which get zeros for all heads at once.
+time, tests each pair of the block by its positions, and keeps a running softmax. Programs take their work from the
+list of tiles, those that reach most tokens first, last those that reach none, which get zeros in all heads at once.
 """
 
 # mypy: ignore-errors
@@ -14,7 +12,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from humansplat.models.windowed_attention.triton_sort import unpack
+from humansplat.models.windowed_attention.triton_sort import as_points, unpack
 from humansplat.models.windowed_attention.triton_tiles import count_tiles, find_ranges, find_tile, take_tile
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
@@ -22,7 +20,7 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 @no_type_check
-def _block(
+def take_block(
     token_order, positions, begin, ends, length, first, total, x, y, exists, half,
     rows: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
@@ -33,7 +31,7 @@ def _block(
     shift = begin - (ends - length)
     place = at + tl.sum(tl.where(row[:, None] == tl.arange(0, rows)[None, :], shift[None, :], 0), 1)
     token = tl.load(token_order + place, mask=listed, other=0)
-    across, down = unpack(tl.load(positions + place, mask=listed, other=0))
+    across, down = unpack(tl.load(as_points(positions) + place, mask=listed, other=0))
     near = tl.maximum(tl.abs(across[None, :] - x[:, None]), tl.abs(down[None, :] - y[:, None])) <= half
     return token, listed, near & listed[None, :] & exists[:, None]
 
@@ -73,31 +71,31 @@ def attend(
     query, key, value, cells, query_order, token_order, positions, start, tile_list, out, lse,
     num_queries, num_tokens, num_tiles, views, side, half, scale, key_batch, key_row, value_batch, value_row,
     heads: tl.constexpr, dim: tl.constexpr, dim_block: tl.constexpr, bins_per_cell: tl.constexpr,
-    tile: tl.constexpr, buckets: tl.constexpr, block: tl.constexpr, rows: tl.constexpr, group: tl.constexpr,
+    tile: tl.constexpr, buckets: tl.constexpr, block: tl.constexpr, rows: tl.constexpr, pair: tl.constexpr,
     precision: tl.constexpr,
 ):  # fmt: skip
     """Output and base-2 logarithm of the softmax sums, ``inf`` for a query that sees nothing.
 
-    A piece of work is ``group`` heads, 1 or 2, which share the search for tokens.
+    A piece of work is ``pair`` heads, 1 or 2, which share the search for tokens.
     """
     counts, busy, idle = count_tiles(tile_list, buckets)
     channel = tl.arange(0, dim_block)
-    groups: tl.constexpr = heads // group
-    for item in range(tl.program_id(0), busy * groups + idle, tl.num_programs(0)):
-        rank = tl.where(item < busy * groups, item // groups, item - busy * (groups - 1))
+    pairs: tl.constexpr = heads // pair
+    for item in range(tl.program_id(0), busy * pairs + idle, tl.num_programs(0)):
+        rank = tl.where(item < busy * pairs, item // pairs, item - busy * (pairs - 1))
         image, asked, exists, x, y, left, right, top, bottom = find_tile(
             cells, query_order, take_tile(tile_list, counts, rank, num_tiles, buckets), num_queries, half, side,
             bins_per_cell, tile,
         )  # fmt: skip
         row_head = (image * num_queries + asked) * heads
         wide = exists[:, None] & (channel < dim)[None, :]
-        if item >= busy * groups:
+        if item >= busy * pairs:
             for head in range(heads):
                 nothing = tl.zeros([tile, dim_block], out.dtype.element_ty)
                 tl.store(out + (row_head + head)[:, None] * dim + channel[None, :], nothing, mask=wide)
                 tl.store(lse + row_head + head, tl.full([tile], float("inf"), tl.float32), mask=exists)
         else:
-            head = item % groups * group
+            head = item % pairs * pair
             cell = (row_head + head)[:, None] * dim + channel[None, :]
             keys = key + image // views * key_batch + head * dim
             values = value + image // views * value_batch + head * dim
@@ -105,7 +103,7 @@ def attend(
             highest = tl.full([tile], float("-inf"), tl.float32)
             mass = tl.zeros([tile], tl.float32)
             result = tl.zeros([tile, dim_block], tl.float32)
-            if group == 2:
+            if pair == 2:
                 q_2 = tl.load(query + cell + dim, mask=wide, other=0.0)
                 highest_2, mass_2, result_2 = highest, mass, result
             for first_row in range(top, bottom + 1, rows):
@@ -115,8 +113,8 @@ def attend(
                 ends = tl.cumsum(length, 0)
                 total = tl.sum(length, 0)
                 for first in range(0, total, block):
-                    token, listed, seen = _block(
-                        token_order + image * num_tokens, positions + image * num_tokens,
+                    token, listed, seen = take_block(
+                        token_order + image * num_tokens, positions + image * num_tokens * 2,
                         begin, ends, length, first, total, x, y, exists, half, rows, block,
                     )  # fmt: skip
                     known = listed[:, None] & (channel < dim)[None, :]
@@ -124,77 +122,11 @@ def attend(
                         q, keys, values, token, known, seen, channel, key_row, value_row, scale,
                         highest, mass, result, precision,
                     )  # fmt: skip
-                    if group == 2:
+                    if pair == 2:
                         highest_2, mass_2, result_2 = _step(
                             q_2, keys + dim, values + dim, token, known, seen, channel, key_row, value_row, scale,
                             highest_2, mass_2, result_2, precision,
                         )  # fmt: skip
             _finish(out, lse, cell, row_head + head, wide, exists, highest, mass, result)
-            if group == 2:
+            if pair == 2:
                 _finish(out, lse, cell + dim, row_head + head + 1, wide, exists, highest_2, mass_2, result_2)
-
-
-@triton.jit(do_not_specialize=["num_queries", "num_tokens", "num_tiles", "views", "side", "first_head"])
-@no_type_check
-def attend_backward(
-    grad, query, key, value, out, lse, cells, query_order, token_order, positions, start, tile_list,
-    v_query, v_key, v_value,
-    num_queries, num_tokens, num_tiles, views, side, half, scale, key_batch, key_row, value_batch, value_row,
-    first_head, part: tl.constexpr,
-    heads: tl.constexpr, dim: tl.constexpr, dim_block: tl.constexpr, bins_per_cell: tl.constexpr,
-    tile: tl.constexpr, buckets: tl.constexpr, block: tl.constexpr, rows: tl.constexpr, precision: tl.constexpr,
-):  # fmt: skip
-    """Gradients of ``part`` heads; those of keys and values are float32, contiguous, and start from zero."""
-    counts, busy, idle = count_tiles(tile_list, buckets)
-    channel = tl.arange(0, dim_block)
-    for item in range(tl.program_id(0), busy * part + idle, tl.num_programs(0)):
-        rank = tl.where(item < busy * part, item // part, item - busy * (part - 1))
-        image, asked, exists, x, y, left, right, top, bottom = find_tile(
-            cells, query_order, take_tile(tile_list, counts, rank, num_tiles, buckets), num_queries, half, side,
-            bins_per_cell, tile,
-        )  # fmt: skip
-        row_head = (image * num_queries + asked) * heads + first_head
-        wide = exists[:, None] & (channel < dim)[None, :]
-        if item >= busy * part:
-            for of_part in range(part):
-                nothing = tl.zeros([tile, dim_block], v_query.dtype.element_ty)
-                tl.store(v_query + (row_head + of_part)[:, None] * dim + channel[None, :], nothing, mask=wide)
-        else:
-            of_part = item % part
-            entry = image // views
-            cell = (row_head + of_part)[:, None] * dim + channel[None, :]
-            q = tl.load(query + cell, mask=wide, other=0.0)
-            given = tl.load(grad + cell, mask=wide, other=0.0)
-            told = tl.load(out + cell, mask=wide, other=0.0)
-            delta = tl.sum(given.to(tl.float32) * told.to(tl.float32), 1)
-            level = tl.load(lse + row_head + of_part, mask=exists, other=float("inf"))
-            keys = key + entry * key_batch + (first_head + of_part) * dim
-            values = value + entry * value_batch + (first_head + of_part) * dim
-            shares = (entry * num_tokens * part + of_part) * dim
-            result = tl.zeros([tile, dim_block], tl.float32)
-            for first_row in range(top, bottom + 1, rows):
-                begin, length = find_ranges(
-                    start + image * (side * side + 1), first_row, bottom, left, right, side, rows
-                )
-                ends = tl.cumsum(length, 0)
-                total = tl.sum(length, 0)
-                for first in range(0, total, block):
-                    token, listed, seen = _block(
-                        token_order + image * num_tokens, positions + image * num_tokens,
-                        begin, ends, length, first, total, x, y, exists, half, rows, block,
-                    )  # fmt: skip
-                    known = listed[:, None] & (channel < dim)[None, :]
-                    k = tl.load(keys + token[:, None] * key_row + channel[None, :], mask=known, other=0.0)
-                    v = tl.load(values + token[:, None] * value_row + channel[None, :], mask=known, other=0.0)
-                    logit = tl.dot(q, tl.trans(k), input_precision=precision) * (scale * _LOG2_E)
-                    weight = tl.where(seen, tl.exp2(logit - level[:, None]), 0.0)
-                    agreement = tl.dot(given, tl.trans(v), input_precision=precision)
-                    slope = (weight * (agreement - delta[:, None]) * scale).to(q.dtype)
-                    result += tl.dot(slope, k, input_precision=precision)
-                    v_k = tl.dot(tl.trans(slope), q, input_precision=precision)
-                    v_v = tl.dot(tl.trans(weight.to(q.dtype)), given, input_precision=precision)
-                    hit = (tl.max(seen.to(tl.int32), 0) > 0)[:, None] & known
-                    share = shares + token[:, None] * (part * dim) + channel[None, :]
-                    tl.atomic_add(v_key + share, v_k, mask=hit, sem="relaxed")
-                    tl.atomic_add(v_value + share, v_v, mask=hit, sem="relaxed")
-            tl.store(v_query + cell, result.to(v_query.dtype.element_ty), mask=wide)

@@ -12,8 +12,10 @@ from humansplat.models.windowed_attention.sorted_windows import (
     BINS_PER_CELL,
     ORIGIN_SHIFT,
     TILE_BUCKETS,
+    curve_side,
     tile_list_size,
 )
+from humansplat.models.windowed_attention.triton_direct import launch
 
 _SHIFT = tl.constexpr(ORIGIN_SHIFT)
 
@@ -28,8 +30,15 @@ def find_bin(coordinate, side, bins_per_cell: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def as_points(coordinates):
+    """Pointer to pairs of float32 as one int64 each."""
+    return coordinates.to(tl.pointer_type(tl.int64), bitcast=True)
+
+
+@triton.jit
+@no_type_check
 def unpack(point):
-    """The two float32 coordinates of a point that was loaded as one int64."""
+    """The two float32 coordinates of a point that was loaded as one int64: half as many loads."""
     return point.to(tl.int32).to(tl.float32, bitcast=True), (point >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
@@ -45,13 +54,20 @@ def _spread(x):
 
 @triton.jit
 @no_type_check
+def curve_place(column, row):
+    """Where a cell stands along the Morton curve."""
+    return _spread(column) | (_spread(row) << 1)
+
+
+@triton.jit
+@no_type_check
 def _bins(points, inside, item, exists, side, bins_per_cell: tl.constexpr, along_curve: tl.constexpr):
     x, y = unpack(tl.load(points + item, mask=exists, other=0))
     column, row = find_bin(x, side, bins_per_cell), find_bin(y, side, bins_per_cell)
     if along_curve:
-        return _spread(column) | (_spread(row) << 1), exists
+        return curve_place(column, row)
     else:
-        return row * side + column, exists & (tl.load(inside + item, mask=exists, other=0) != 0)
+        return tl.where(tl.load(inside + item, mask=exists, other=0) != 0, row * side + column, side * side)
 
 
 @triton.jit
@@ -60,13 +76,16 @@ def _counting_sort(
     points, inside, order, positions, start, rank, count, side, bins,
     bins_per_cell: tl.constexpr, along_curve: tl.constexpr, block: tl.constexpr, span: tl.constexpr,
 ):  # fmt: skip
+    """Sort into ``bins`` and one more, of the tokens outside the image; what they count is overwritten."""
     for first in range(0, bins, span):
         place = first + tl.arange(0, span)
         tl.store(start + place, tl.zeros([span], tl.int32), mask=place < bins)
+    tl.store(start + bins, 0)
     tl.debug_barrier()
     for first in range(0, count, block):
         item = first + tl.arange(0, block)
-        found, listed = _bins(points, inside, item, item < count, side, bins_per_cell, along_curve)
+        listed = item < count
+        found = _bins(points, inside, item, listed, side, bins_per_cell, along_curve)
         earlier = tl.atomic_add(start + found, 1, mask=listed, sem="relaxed")
         tl.store(rank + item, earlier, mask=listed)
     tl.debug_barrier()
@@ -80,7 +99,8 @@ def _counting_sort(
     tl.debug_barrier()
     for first in range(0, count, block):
         item = first + tl.arange(0, block)
-        found, listed = _bins(points, inside, item, item < count, side, bins_per_cell, along_curve)
+        listed = item < count
+        found = _bins(points, inside, item, listed, side, bins_per_cell, along_curve)
         place = tl.load(start + found, mask=listed, other=0) + tl.load(rank + item, mask=listed, other=0)
         tl.store(order + place, item, mask=listed)
         if not along_curve:
@@ -90,55 +110,55 @@ def _counting_sort(
 @triton.jit(do_not_specialize=["num_queries", "num_tokens", "side", "curve_side"])
 @no_type_check
 def _sort(
-    cells, tokens, inside, query_order, token_order, positions, token_start, query_start, token_rank, query_rank,
-    tile_counts, num_queries, num_tokens, side, curve_side, buckets: tl.constexpr,
-    bins_per_cell: tl.constexpr, block: tl.constexpr, span: tl.constexpr,
+    cells, tokens, inside, query_order, query_start, token_order, positions, token_start, tile_counts, ranks,
+    num_queries, num_tokens, side, curve_side,
+    buckets: tl.constexpr, bins_per_cell: tl.constexpr, block: tl.constexpr, span: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(0).to(tl.int64)
     queries, these = image * num_queries, image * num_tokens
+    ranks += image * (num_queries + num_tokens)
     if image + tl.program_id(1) == 0:
         tl.store(tile_counts + tl.arange(0, buckets), tl.zeros([buckets], tl.int32))
     if tl.program_id(1) == 0:
         _counting_sort(
-            tokens + these, inside + these, token_order + these, positions + these,
-            token_start + image * (side * side + 1), token_rank + these,
+            as_points(tokens) + these, inside + these, token_order + these, as_points(positions) + these,
+            token_start + image * (side * side + 1), ranks,
             num_tokens, side, side * side, bins_per_cell, False, block, span,
         )  # fmt: skip
     else:
         _counting_sort(
-            cells + queries, inside, query_order + queries, positions,
-            query_start + image * (curve_side * curve_side + 1), query_rank + queries,
+            as_points(cells) + queries, inside, query_order + queries, as_points(positions),
+            query_start + image * (curve_side * curve_side + 1), ranks + num_tokens,
             num_queries, curve_side, curve_side * curve_side, 1, True, block, span,
         )  # fmt: skip
 
 
-def packed(points: Tensor) -> Tensor:
-    """Pairs of float32 as one int64 each: half as many loads and stores."""
-    points = points.contiguous()
-    return (points.clone() if points.storage_offset() % 2 else points).view(torch.int64)
+def aligned(points: Tensor) -> Tensor:
+    """Points that begin at a multiple of the 8 bytes of each; copied where they do not."""
+    return points.clone() if points.data_ptr() % 8 else points
 
 
-def sort(cells: Tensor, tokens: Tensor, inside: Tensor, grid: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Sort tokens and queries; returns the fields of ``SortedWindows`` after ``cells``, the tiles' counts zero."""
+def sort(
+    cells: Tensor, tokens: Tensor, inside: Tensor, grid: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sort tokens and queries; returns the fields of ``SortedWindows`` after ``inside``, the tiles' counts zero."""
     batch, views, num_queries, _ = cells.shape
     num_tokens = tokens.shape[2]
-    images, side = batch * views, grid * BINS_PER_CELL
-    curve_side = 1 << (grid - 1).bit_length()
-    query_order = torch.empty(batch, views, num_queries, dtype=torch.int32, device=cells.device)
-    token_order = torch.empty(batch, views, num_tokens, dtype=torch.int32, device=cells.device)
-    positions = torch.empty(batch, views, num_tokens, 2, device=cells.device)
-    start = torch.empty(batch, views, side * side + 1, dtype=torch.int32, device=cells.device)
-    tiles = torch.empty(tile_list_size(batch, views, num_queries), dtype=torch.int32, device=cells.device)
-    scratch = torch.empty(
-        images * (curve_side**2 + 1 + num_tokens + num_queries), dtype=torch.int32, device=cells.device
+    side, curve = grid * BINS_PER_CELL, curve_side(grid)
+    integers = {"dtype": torch.int32, "device": cells.device}
+    results = (
+        torch.empty((batch, views, num_queries), **integers),
+        torch.empty((batch, views, curve * curve + 1), **integers),
+        torch.empty((batch, views, num_tokens), **integers),
+        torch.empty_like(tokens),
+        torch.empty((batch, views, side * side + 1), **integers),
+        torch.empty(tile_list_size(batch, views, num_queries), **integers),
     )
-    query_start, token_rank, query_rank = scratch.split(
-        [images * (curve_side**2 + 1), images * num_tokens, images * num_queries]
-    )
-    _sort[(images, 2)](
-        packed(cells), packed(tokens), inside, query_order, token_order, packed(positions), start,
-        query_start, token_rank, query_rank, tiles, num_queries, num_tokens, side, curve_side, buckets=TILE_BUCKETS,
-        bins_per_cell=BINS_PER_CELL, block=1024 if max(num_tokens, num_queries) <= 2048 else 8192, span=4096,
-        num_warps=16,
+    ranks = torch.empty(batch * views * (num_tokens + num_queries), **integers)
+    block = 1024 if max(num_tokens, num_queries) <= 2048 else 8192
+    launch(
+        _sort, (batch * views, 2, 1), (cells, tokens, inside, *results, ranks), (num_queries, num_tokens, side, curve),
+        (("buckets", TILE_BUCKETS), ("bins_per_cell", BINS_PER_CELL), ("block", block), ("span", 4096),
+         ("num_warps", 16)),
     )  # fmt: skip
-    return query_order, token_order, positions, start, tiles
+    return results

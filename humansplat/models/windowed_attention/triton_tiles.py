@@ -14,7 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from humansplat.models.windowed_attention.sorted_windows import BINS_PER_CELL, BOUND_MARGIN, TILE, TILE_BUCKETS
-from humansplat.models.windowed_attention.triton_sort import find_bin, packed, unpack
+from humansplat.models.windowed_attention.triton_direct import launch
+from humansplat.models.windowed_attention.triton_sort import as_points, find_bin, unpack
 
 _MARGIN = tl.constexpr(BOUND_MARGIN)
 
@@ -28,7 +29,7 @@ def find_tile(cells, query_order, number, num_queries, half, side, bins_per_cell
     place = number % tiles * tile + tl.arange(0, tile)
     exists = place < num_queries
     query = tl.load(query_order + image * num_queries + place, mask=exists, other=0)
-    x, y = unpack(tl.load(cells + image * num_queries + query, mask=exists, other=0))
+    x, y = unpack(tl.load(as_points(cells) + image * num_queries + query, mask=exists, other=0))
     reach = half + _MARGIN
     left = find_bin(tl.min(tl.where(exists, x, float("inf")), 0) - reach, side, bins_per_cell)
     right = find_bin(tl.max(tl.where(exists, x, float("-inf")), 0) + reach, side, bins_per_cell)
@@ -90,11 +91,13 @@ def _list_tiles(
 def list_tiles(cells: Tensor, query_order: Tensor, start: Tensor, tile_list: Tensor, window: float, side: int) -> None:
     """Fill the list, whose counts are zero."""
     num_queries = cells.shape[2]
-    num_tiles = (len(tile_list) - TILE_BUCKETS) // TILE_BUCKETS
+    num_tiles = tile_list.shape[0] // TILE_BUCKETS - 1
     if num_tiles:
-        _list_tiles[(num_tiles,)](
-            packed(cells), query_order, start, tile_list, num_queries, num_tiles, side, window / 2,
-            bins_per_cell=BINS_PER_CELL, tile=TILE, rows=rows_at_once(window), buckets=TILE_BUCKETS, num_warps=1,
+        launch(
+            _list_tiles, (num_tiles, 1, 1), (cells, query_order, start, tile_list),
+            (num_queries, num_tiles, side, window / 2),
+            (("bins_per_cell", BINS_PER_CELL), ("tile", TILE), ("rows", rows_at_once(window)),
+             ("buckets", TILE_BUCKETS), ("num_warps", 1)),
         )  # fmt: skip
 
 

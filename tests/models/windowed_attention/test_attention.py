@@ -83,9 +83,8 @@ def test_the_operators_keep_their_contracts(rng):
     case = random_case(rng, grid=3, num_tokens=9)
     ordered = plan_windows(*case[3:], 2.0, backend="cpu").sorted
     ops = torch.ops.humansplat
-    windows = (ordered.cells, ordered.query_order, ordered.token_order, ordered.token_positions, ordered.bin_start)
-    windows += (ordered.tiles,)
-    rest = (*windows, 2.0, ordered.grid)
+    names = ("cells", "tokens", "inside", "query_order", "query_start", "token_order", "token_positions", "bin_start")
+    rest = (*(getattr(ordered, name) for name in names), ordered.tiles, 2.0, ordered.grid)
     out, lse = ops.windowed_attention(*case[:3], *rest)
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(ops.sort_windows.default, (*case[3:], 2.0, ordered.grid), test_utils=checks)
@@ -117,6 +116,10 @@ def test_what_cannot_run_is_refused(rng):
         windowed_attention(*case, math.nan)
     with pytest.raises(UserError, match="give one type to all"):
         windowed_attention(case.query.double(), *case[1:], 2.0)
+    with pytest.raises(UserError, match="cells, tokens and inside are on cpu, meta and cpu"):
+        plan_windows(case.cells, case.tokens.to("meta"), case.inside, 2.0)
+    with pytest.raises(UserError, match="query, key, value and windows are on cpu, meta, cpu and cpu"):
+        attend(case.query, case.key.to("meta"), case.value, plan_windows(*case[3:], 2.0))
 
 
 def test_triton_on_the_cpu_is_refused(rng, monkeypatch):
