@@ -114,6 +114,9 @@ class DataConfig:
     """People kept in memory per process; when more come, the oldest are replaced."""
     validation_people: int = 48
     """The first so many people of the validation folder are used."""
+    cache: Path | None = None
+    """Folder that a pool keeps its training people in, decoded, so that the next run on them starts in seconds; the
+    first run writes it."""
     min_people: int = 1
     """Training starts once the folder has so many people for each process."""
     watch: bool = False
@@ -153,6 +156,10 @@ class DataConfig:
             raise UserError(f"data.max_views ({self.max_views}) must be at least 4, the views of the rig")
         if self.source == "pool" and self.stream.roots:
             raise UserError("data.stream.roots are for data.source stream or shards; a pool takes data.train")
+        if self.cache is not None and (self.source != "pool" or self.watch):
+            raise UserError("data.cache is for data.source pool without data.watch: drop it")
+        if self.cache is not None and not self.replicate:
+            raise UserError("data.cache holds all people, so it needs data.replicate: set it, or drop the cache")
         if self.source != "pool" and self.watch:
             raise UserError("data.watch is for data.source pool: a stream's people are listed when it starts")
 

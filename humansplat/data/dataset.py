@@ -19,11 +19,15 @@ from humansplat.data.format import MANIFEST
 from humansplat.data.listing import name_and_flags, tell_left_out
 from humansplat.data.people import BodyTemplate, PeopleBatch
 from humansplat.data.person_files import PersonTensors, load_person
+from humansplat.data.pool_cache import open_cache
 from humansplat.data.rig import NUM_RIG_VIEWS
 from humansplat.errors import UserError
 from humansplat.structures import Cameras
 
 logger = logging.getLogger(__name__)
+
+CACHED_AT_ONCE = 128
+"""People that are copied from a cache to the device in one piece."""
 
 
 class PeoplePool:
@@ -44,6 +48,7 @@ class PeoplePool:
         num_workers: Threads that decode.
         max_views: Most views of a person that are kept; ``None`` keeps all.
         flagged: Take people, too, of whom the manifest says what is wrong with them.
+        cache: Folder that keeps the people decoded (``data.pool_cache``); written if it is missing.
     """
 
     def __init__(
@@ -59,12 +64,13 @@ class PeoplePool:
         num_workers: int = 4,
         max_views: int | None = None,
         flagged: bool = False,
+        cache: Path | None = None,
     ) -> None:
         self.root, self.capacity, self.image_size = Path(root), capacity, image_size
         self.device = torch.device(device)
         self.template = template.to(self.device)
         self._any_body = template.body()
-        self._max_views, self._flagged = max_views, flagged
+        self._max_views, self._flagged, self._cache = max_views, flagged, cache
         self._rank, self._world_size, self._num_workers = rank, world_size, num_workers
         self._names: list[str] = []
         self._num_stored = 0
@@ -120,8 +126,8 @@ class PeoplePool:
             names = self._new_names()
             names = names[: limit - len(self)] if limit else names[-self.capacity :]
             known = len(self) + len(names)
-            for person in self._read(names):
-                self._store(person)
+            stored = self._store_cached(names) if self._cache and names else map(self._store, self._read(names))
+            for _ in stored:
                 if progress is not None:
                     progress(len(self), max(known, minimum))
             if len(self) >= min(minimum, wanted):
@@ -255,10 +261,37 @@ class PeoplePool:
     def _load(self, folder: Path) -> PersonTensors:
         return load_person(folder, self._any_body, self.image_size, max_views=self._max_views)
 
+    def _store_cached(self, names: list[str]) -> Iterator[None]:
+        """Copy people from the cache, many at a time."""
+        assert self._cache is not None
+        cache = open_cache(
+            self._cache,
+            self.root,
+            names,
+            self._any_body,
+            image_size=self.image_size,
+            max_views=self._max_views,
+            num_workers=self._num_workers,
+        )
+        rows = cache.rows(names)
+        for start in range(0, len(names), CACHED_AT_ONCE):
+            some = rows[start : start + CACHED_AT_ONCE]
+            tensors = {name: torch.from_numpy(array[some]).to(self.device) for name, array in cache.arrays.items()}
+            if not self._slots:
+                self._allocate({name: tensor[0] for name, tensor in tensors.items()})
+            with self._lock:
+                for place, name in enumerate(names[start : start + CACHED_AT_ONCE]):
+                    slot = self._num_stored % self.capacity
+                    for key, tensor in tensors.items():
+                        self._slots[key][slot] = tensor[place]
+                    self._names[slot : slot + 1] = [name]
+                    self._num_stored += 1
+            yield
+
     def _store(self, person: PersonTensors) -> None:
         tensors = person.tensors()
         if not self._slots:
-            self._allocate(person, tensors)
+            self._allocate(tensors)
         self._check(person, tensors)
         staged = self._stage(tensors)
         slot = self._num_stored % self.capacity
@@ -280,8 +313,9 @@ class PeoplePool:
             tensor.record_stream(torch.cuda.default_stream(self.device))
         return staged
 
-    def _allocate(self, person: PersonTensors, tensors: dict[str, Tensor]) -> None:
-        self._size = (person.cameras.width, person.cameras.height)
+    def _allocate(self, tensors: dict[str, Tensor]) -> None:
+        height, width = tensors["images"].shape[-2:]
+        self._size = (width, height)
         self._slots = {
             name: torch.empty(self.capacity, *tensor.shape, dtype=tensor.dtype, device=self.device)
             for name, tensor in tensors.items()

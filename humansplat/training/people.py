@@ -91,6 +91,7 @@ def _open_training(config: DataConfig, accelerator: Accelerator, template: BodyT
         num_workers=config.num_workers,
         max_views=config.max_views,
         flagged=config.flagged,
+        cache=config.cache,
     )
     _load(pool, "training people", accelerator, minimum=config.min_people, wait=config.watch)
     return pool
