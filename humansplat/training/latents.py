@@ -21,6 +21,8 @@ from humansplat.models.edm import LatentDenoiser, add_noise
 from humansplat.structures import Cameras
 
 KINDS = ("clean", "noised", "diffused", "missing")
+ENCODED_AT_ONCE = 16
+"""Pictures: at 512 px the activations of more take tens of gigabytes, and have more entries than 32 bits count."""
 
 
 class GivenLatents(NamedTuple):
@@ -91,7 +93,15 @@ class LatentSource(nn.Module):
 
     def _encode(self, images: Float[Tensor, "b s 4 h w"]) -> Float[Tensor, "b s c g g2"]:
         pictures = on_white(images)
-        return encode_images(self.autoencoder, pictures.flatten(0, 1)).float().unflatten(0, pictures.shape[:2])
+        parts = pictures.flatten(0, 1).split(ENCODED_AT_ONCE)
+        latents = torch.cat([encode_images(self.autoencoder, part).float() for part in parts])
+        return latents.unflatten(0, pictures.shape[:2])
+
+    def compile_encoder(self) -> None:
+        """Fuse the encoder's norms and activations, which take most of its time; the first call then takes seconds."""
+        if self.autoencoder is not None:
+            self.autoencoder.to(memory_format=torch.channels_last)
+            self.autoencoder.encoder.compile(dynamic=False)
 
     def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
         assert self.view_model is not None
