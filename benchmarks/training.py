@@ -20,7 +20,7 @@ import gc
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from training_clock import PARTS, step_parts
 from training_flops import ModelFlops, count, matrix_rate
 from training_inputs import made_up_pool, write_autoencoder
 
-from humansplat.config import TrainConfig, load_config
+from humansplat.config import PerceptualConfig, TrainConfig, load_config
 from humansplat.data.dataset import PeoplePool
 from humansplat.models.autoencoder import encode_images
 from humansplat.training.meter import LossMeter
@@ -61,9 +61,10 @@ class Cell:
     batch: int
     checkpointing: bool = False
     compile: str = "no"
-    """``no``, ``blocks`` or ``whole``."""
-    parts: bool = False
-    """With the hierarchical loss."""
+    """``no``, ``blocks`` or ``whole``; with either the frozen encoder is compiled, too."""
+    losses: str = "all"
+    """``all`` of the configuration's; ``plain``: neither the hierarchical loss nor a perceptual distance; ``parts``:
+    the hierarchical loss as well; ``parts, features``: in it the distance of the encoder's features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,32 +77,36 @@ class Measured:
     memory_gib: float
     compile_seconds: float
     ms: dict[str, float]
+    operations: str = ""
+    """What takes longest, if it was asked for."""
 
 
-BASE = (
-    Cell(batch=8, compile="blocks"),
-    Cell(batch=16, compile="blocks"),
-    Cell(batch=16, compile="blocks", checkpointing=True),
-    Cell(batch=32, compile="blocks", checkpointing=True),
-    Cell(batch=4, compile="blocks"),
-    Cell(batch=8),
-    Cell(batch=8, compile="whole"),
-)
 CELLS = {
-    "base_512": BASE,
+    "base_512": (
+        Cell(batch=8, compile="blocks"),
+        Cell(batch=8, compile="blocks", losses="plain"),
+        Cell(batch=16, compile="blocks", losses="plain"),
+        Cell(batch=32, compile="blocks", losses="plain"),
+        Cell(batch=8, compile="blocks", checkpointing=True, losses="plain"),
+        Cell(batch=32, compile="blocks", checkpointing=True, losses="plain"),
+        Cell(batch=8, losses="plain"),
+        Cell(batch=8, compile="whole", losses="plain"),
+    ),
     "base_256": (
         Cell(batch=8, compile="blocks"),
-        Cell(batch=32, compile="blocks"),
-        Cell(batch=64, compile="blocks"),
-        Cell(batch=64, compile="blocks", checkpointing=True),
+        Cell(batch=8, compile="blocks", losses="plain"),
+        Cell(batch=32, compile="blocks", losses="plain"),
+        Cell(batch=64, compile="blocks", losses="plain"),
+        Cell(batch=64, compile="blocks", checkpointing=True, losses="plain"),
     ),
     "small": (
-        Cell(batch=16),
-        Cell(batch=16, parts=True),
-        Cell(batch=16, compile="blocks"),
-        Cell(batch=16, compile="blocks", parts=True),
-        Cell(batch=16, compile="whole"),
-        Cell(batch=16, compile="whole", parts=True),
+        Cell(batch=16, losses="plain"),
+        Cell(batch=16, losses="parts"),
+        Cell(batch=16, compile="blocks", losses="plain"),
+        Cell(batch=16, compile="blocks", losses="parts"),
+        Cell(batch=16, compile="blocks", losses="parts, features"),
+        Cell(batch=16, compile="whole", losses="plain"),
+        Cell(batch=16, compile="whole", losses="parts"),
     ),
 }
 CONFIGS = {
@@ -115,10 +120,13 @@ SEVERAL = {"small": Cell(batch=16, compile="blocks"), "base_512": Cell(batch=8, 
 class Bench:
     """The device, its inputs, and the results so far."""
 
-    def __init__(self, device: str, *, tiny: bool, minutes: float, scratch: Path, cells: list[str]) -> None:
+    def __init__(
+        self, device: str, *, tiny: bool, minutes: float, scratch: Path, cells: list[str], profiled: bool
+    ) -> None:
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.device = self.accelerator.device
         self.tiny, self.minutes, self.scratch, self.only_cells = tiny, minutes, scratch, cells
+        self.profiled = profiled
         self.autocast_type = "bf16" if self.device.type == "cuda" else "no"
         self.results: dict[str, Any] = {"device": self._device_name(), "torch": torch.__version__}
         self._rate = 0.0
@@ -161,6 +169,7 @@ class Bench:
         trainer = Trainer(config, ReconstructionTask(config), self.accelerator, pool)
         if cell.compile == "blocks":
             compile_blocks(trainer.module)
+            trainer.task.latents.compile_encoder()  # as the task itself does where the whole network is compiled
         try:
             yield trainer, trainer._wrap()
         finally:
@@ -178,36 +187,52 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def measure(self, config: TrainConfig, cell: Cell, pool: PeoplePool, seconds: float) -> Measured:
+    def measure(
+        self, config: TrainConfig, cell: Cell, pool: PeoplePool, seconds: float, *, by_parts: bool = True
+    ) -> Measured:
         """Train for a while."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         with self.training(config, cell, pool) as (trainer, wrapped):
             meter = LossMeter(self.accelerator)
 
-            def steps(count: int, network: nn.Module = wrapped) -> float:
+            def step(network: nn.Module = wrapped) -> None:
+                trainer._train_step(network, meter)
+
+            def seconds_of(count: int) -> float:
                 self.wait()
                 start = time.perf_counter()
                 for _ in range(count):
-                    trainer._train_step(network, meter)
+                    step()
                 self.wait()
                 return (time.perf_counter() - start) / count
 
-            first = steps(1)
-            rough = steps(2)
-            self.accelerator.wait_for_everyone()
-            taken = steps(1 if self.tiny else int(min(max(seconds / rough, 3), 60)))
+            first, rough = seconds_of(1), seconds_of(2)
+            shared = torch.tensor(rough, device=self.device)
+            rough = float(self.accelerator.reduce(shared, "mean"))  # all processes take as many steps
+            taken = seconds_of(1 if self.tiny else int(min(max(seconds / rough, 3), 60)))
             memory = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
-            ms = step_parts(
-                trainer, wrapped, lambda network: trainer._train_step(network, meter), 1 if self.tiny else 3
-            )
+            ms = step_parts(trainer, wrapped, step, 1 if self.tiny else 3) if by_parts else {}
+            operations = profile(step, self.device) if self.profiled else ""
         return Measured(
             samples_per_second=cell.batch / taken,
             step_ms=1000 * taken,
             memory_gib=memory,
             compile_seconds=max(first - rough, 0.0),
             ms=ms,
+            operations=operations,
         )
+
+
+def profile(step: Callable[[], None], device: torch.device) -> str:
+    """The operations that take longest in a step."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        step()
+    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return profiler.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=90)
 
 
 def compile_blocks(network: nn.Module) -> None:
@@ -226,7 +251,7 @@ def table(bench: Bench, name: str) -> None:
     rows: list[dict[str, Any]] = []
     bench.results[name] = {"flops": flops._asdict(), "rows": rows}
     bench.say(
-        "| batch | checkpointing | compile | part loss | samples/s | GiB | share | with the encoder | "
+        "| batch | checkpointing | compile | losses | samples/s | GiB | share | with the encoder | "
         + " | ".join(PARTS)
         + " | step, ms | compiling, s |"
     )
@@ -237,7 +262,7 @@ def table(bench: Bench, name: str) -> None:
             continue
         cell = replace(cell, batch=2) if bench.tiny else cell
         head = f"| {cell.batch} | {'yes' if cell.checkpointing else 'no'} | {cell.compile} | "
-        head += f"{'yes' if cell.parts else 'no'} | "
+        head += f"{cell.losses} | "
         if time.monotonic() - start > 60 * bench.minutes:
             bench.say(head + "left out: no time |")
             continue
@@ -261,19 +286,28 @@ def table(bench: Bench, name: str) -> None:
             + " | ".join(f"{measured.ms[part]:.1f}" for part in PARTS)
             + f" | {measured.step_ms:.1f} | {measured.compile_seconds:.0f} |"
         )
+        if measured.operations:
+            bench.say(measured.operations)
     bench.say()
 
 
 def config_of(config: TrainConfig, cell: Cell) -> TrainConfig:
     """The configuration of one row."""
-    hierarchical = replace(config.reconstruction.hierarchical, weight=1.0 if cell.parts else 0.0)
+    options = config.reconstruction
+    if cell.losses != "all":
+        kind: Any = "encoder" if "features" in cell.losses else "none"
+        options = replace(
+            options,
+            hierarchical=replace(options.hierarchical, weight=1.0 if "parts" in cell.losses else 0.0),
+            perceptual=PerceptualConfig(kind=kind),
+        )
     return replace(
         config,
         batch_size=cell.batch,
         accumulate=1,
         compile=cell.compile == "whole",
         gradient_checkpointing=cell.checkpointing,
-        reconstruction=replace(config.reconstruction, hierarchical=hierarchical),
+        reconstruction=options,
     )
 
 
@@ -348,7 +382,7 @@ def compiled_encoder(autoencoder: Any) -> None:
     autoencoder.encoder.compile(dynamic=False)
 
 
-def several(bench: Bench, one: Path | None, names: list[str]) -> None:
+def several(bench: Bench, one: Path | None, names: list[str], compiled: str | None) -> None:
     """Samples a second of all processes together."""
     processes = bench.accelerator.num_processes
     before = json.loads(one.read_text(encoding="utf-8")).get("several", {}) if one else {}
@@ -356,13 +390,16 @@ def several(bench: Bench, one: Path | None, names: list[str]) -> None:
     bench.results["several"] = rows
     kind = str(bench.accelerator.distributed_type).removeprefix("DistributedType.")
     bench.say(f"{processes} processes, {kind}\n")
-    bench.say("| configuration | batch a GPU | step, ms | GiB | samples/s together | of one process |")
-    bench.say("|---|---|---|---|---|---|")
+    bench.say("| configuration | batch a GPU | compile | step, ms | GiB | samples/s together | of one process |")
+    bench.say("|---|---|---|---|---|---|---|")
+    changed: dict[str, Any] = {"batch": 2} if bench.tiny else {}
+    if compiled or bench.tiny:
+        changed["compile"] = compiled or "no"
     for name in names:
         config = bench.config(name)
-        cell = replace(SEVERAL[name], **({"batch": 2, "compile": "no"} if bench.tiny else {}))
+        cell = replace(SEVERAL[name], **changed)
         pool = made_up_pool(2 if bench.tiny else NUM_PEOPLE, config.data.image_size or 256, bench.device)
-        measured = bench.measure(config, cell, pool, seconds=6.0)
+        measured = bench.measure(config, cell, pool, seconds=6.0, by_parts=False)
         together = measured.samples_per_second * processes
         rows[name] = asdict(cell) | asdict(measured) | {"processes": processes, "kind": kind, "together": together}
         gain = "-"
@@ -370,7 +407,8 @@ def several(bench: Bench, one: Path | None, names: list[str]) -> None:
             rows[name]["gain"] = together / before[name]["together"]
             gain = f"{rows[name]['gain']:.3f} x"
         bench.say(
-            f"| {name} | {cell.batch} | {measured.step_ms:.1f} | {measured.memory_gib:.1f} | {together:.2f} | {gain} |"
+            f"| {name} | {cell.batch} | {cell.compile} | {measured.step_ms:.1f} | {measured.memory_gib:.1f} | "
+            f"{together:.2f} | {gain} |"
         )
     bench.say()
 
@@ -417,9 +455,11 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", choices=["rate", "encoder", *CELLS, "several"])
     parser.add_argument("--cells", default="", help="rows of the table by number, e.g. 0,3")
+    parser.add_argument("--profile", action="store_true", help="list what takes longest in a step of each row")
     parser.add_argument("--minutes", type=float, default=1.0, help="no row of a table begins later than this")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, to try this script")
     parser.add_argument("--names", default=",".join(SEVERAL), help="configurations of --only several")
+    parser.add_argument("--compile", choices=["no", "blocks", "whole"], help="of --only several; else blocks")
     parser.add_argument("--one", type=Path, help="results of --only several with one process")
     parser.add_argument("--out", type=Path, help="JSON file that the results are added to")
     parser.add_argument("--paper", type=Path, nargs="+", help="files of results: print the hours of the paper's run")
@@ -431,7 +471,14 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     with tempfile.TemporaryDirectory() as scratch:
         cells = [cell for cell in given.cells.split(",") if cell]
-        bench = Bench(given.device, tiny=given.tiny, minutes=given.minutes, scratch=Path(scratch), cells=cells)
+        bench = Bench(
+            given.device,
+            tiny=given.tiny,
+            minutes=given.minutes,
+            scratch=Path(scratch),
+            cells=cells,
+            profiled=given.profile,
+        )
         bench.say(f"{bench.results['device']}, torch {torch.__version__}")
         bench.results["rate"] = bench.rate
         if given.only in (None, "encoder"):
@@ -441,7 +488,7 @@ def main() -> None:
                 bench.say(f"### {name}\n")
                 table(bench, name)
         if given.only == "several":
-            several(bench, given.one, given.names.split(","))
+            several(bench, given.one, given.names.split(","), given.compile)
         if given.out and bench.accelerator.is_main_process:
             known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
             given.out.parent.mkdir(parents=True, exist_ok=True)

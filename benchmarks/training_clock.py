@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
-from training_flops import autoencoders
+from training_flops import around_encoding
 
 from humansplat.structures import Gaussians
 from humansplat.training.trainer import Trainer
@@ -83,16 +82,13 @@ class _MarkedTask:
 def marked(trainer: Trainer, wrapped: nn.Module) -> Iterator[tuple[nn.Module, Marks]]:
     """Within the block steps with the given stand-in for the network leave marks."""
     marks = Marks(trainer.accelerator.device)
-    hooks: list[RemovableHandle] = []
-    for autoencoder in autoencoders(trainer):
-        hooks.append(autoencoder.encoder.register_forward_pre_hook(lambda *_: marks("encode")))
-        hooks.append(autoencoder.encoder.register_forward_hook(lambda *_: marks("encoded")))
     trained = [parameter for parameter in trainer.module.parameters() if parameter.requires_grad]
-    hooks += [parameter.register_post_accumulate_grad_hook(lambda _: marks("gradients")) for parameter in trained]
+    hooks = [parameter.register_post_accumulate_grad_hook(lambda _: marks("gradients")) for parameter in trained]
     task = trainer.task
     trainer.task = _MarkedTask(task, marks)
     try:
-        yield _MarkedNetwork(wrapped, marks), marks
+        with around_encoding(trainer, lambda _: marks("encode"), lambda: marks("encoded")):
+            yield _MarkedNetwork(wrapped, marks), marks
     finally:
         trainer.task = task
         for hook in hooks:

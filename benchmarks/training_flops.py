@@ -10,7 +10,7 @@ dense attention has. The frozen autoencoder has only a forward pass and is count
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -81,6 +81,30 @@ def autoencoders(trainer: Trainer) -> list[AutoencoderKL]:
     return [part for module in frozen for part in module.modules() if isinstance(part, AutoencoderKL)]
 
 
+@contextlib.contextmanager
+def around_encoding(
+    trainer: Trainer,
+    before: Callable[[Tensor], object] = lambda pictures: None,
+    after: Callable[[], object] = lambda: None,
+) -> Iterator[None]:
+    """Within the block something is done before and after pictures are encoded; hooks would be compiled away."""
+    found = autoencoders(trainer)
+    for autoencoder in found:
+
+        def encode(pictures: Tensor, *, own: Callable[[Tensor], object] = autoencoder.encode) -> object:
+            before(pictures)
+            encoded = own(pictures)
+            after()
+            return encoded
+
+        autoencoder.encode = encode
+    try:
+        yield
+    finally:
+        for autoencoder in found:
+            del autoencoder.encode
+
+
 def count(trainer: Trainer, autocast: Callable[[], contextlib.AbstractContextManager[object]]) -> ModelFlops:
     """Count by a step of two people, eager and without checkpointing."""
     task, module = trainer.task, trainer.module
@@ -88,17 +112,13 @@ def count(trainer: Trainer, autocast: Callable[[], contextlib.AbstractContextMan
     encoded: list[Tensor] = []
     windows: list[tuple[Windows, int]] = []
     hooks = [
-        autoencoder.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0]))
-        for autoencoder in autoencoders(trainer)
-    ]
-    hooks += [
         part.register_forward_pre_hook(lambda _, inputs: windows.append((inputs[2], inputs[0].shape[-1])))
         for part in module.modules()
         if isinstance(part, WindowedAttention)
     ]
     generator = torch.Generator(trainer.accelerator.device).manual_seed(0)
     batch = task.sample(trainer.train_pool, COUNTED_PEOPLE, generator)
-    with torch.no_grad(), autocast():
+    with torch.no_grad(), autocast(), around_encoding(trainer, before=encoded.append):
         task.training_loss(recorder, batch, generator, 0)
     for hook in hooks:
         hook.remove()
