@@ -6,6 +6,9 @@ whole batch of bodies and cameras, without a mesh rasterizer; the sampling is de
 (:data:`DEFAULT_POINTS`) that fewer than one pixel in a hundred of a 128 x 128 map is missed.
 """
 
+import math
+from typing import Literal, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -112,7 +115,9 @@ def rasterize_body(
     at_vertices = vertex_normals(body.vertices, body.faces) if normals is None else normals
     at_points = F.normalize(samples.interpolate(at_vertices), dim=-1)
     canonical = samples.interpolate(body.canonical)
-    winner, nearest, farthest = _splat(points, cameras, size)
+    splatted = _splat(points, cameras, size)
+    winner, nearest = splatted.nearest()
+    farthest = splatted.extreme(splatted.depth, 0.0, "amax").view(winner.shape)
     hit = winner >= 0
     index = winner.clamp(min=0)
     element = torch.arange(batch, device=points.device).view(batch, 1, 1, 1)
@@ -145,37 +150,49 @@ def rasterize_parts(
     """
     corner = samples.weights.argmax(dim=-1, keepdim=True)
     labels = body.parts[samples.corners.gather(-1, corner)[..., 0]]
-    winner, nearest, _ = _splat(samples.interpolate(body.vertices), cameras, size)
+    winner, nearest = _splat(samples.interpolate(body.vertices), cameras, size).nearest()
     around = -F.max_pool2d(-nearest, kernel_size=3, stride=1, padding=1)
     seen = (winner >= 0) & (nearest <= around + GAP_DEPTH)
     return (labels[winner.clamp(min=0)] + 1) * seen
 
 
-def _splat(
-    points: Float[Tensor, "b p 3"], cameras: Cameras, size: int
-) -> tuple[Int[Tensor, "b c y x"], Float[Tensor, "b c y x"], Float[Tensor, "b c y x"]]:
-    """For every pixel the number of the nearest point, -1 where there is none, and the least and largest depth."""
+class _Splatted(NamedTuple):
+    """Points of ``b`` bodies in the pixels of ``c`` cameras, one entry a body, camera and point."""
+
+    cell: Int[Tensor, " n"]
+    """Number of the pixel among all maps' pixels; points outside have numbers beyond."""
+    depth: Float[Tensor, " n"]
+    shape: tuple[int, int, int, int]
+    """Of the maps: ``b, c, size, size``."""
+    num_points: int
+
+    def extreme(self, values: Tensor, start: float, which: Literal["amin", "amax"]) -> Tensor:
+        """The least or largest value in each pixel, ``start`` where there is none."""
+        pixels = math.prod(self.shape)
+        result = values.new_full((pixels + self.num_points,), start)
+        return result.scatter_reduce(0, self.cell, values, which)[:pixels]
+
+    def nearest(self) -> tuple[Int[Tensor, "b c y x"], Float[Tensor, "b c y x"]]:
+        """Number of each pixel's nearest point, -1 where there is none, and its depth, infinite there."""
+        least = self.extreme(self.depth, torch.inf, "amin")
+        number = torch.arange(self.num_points, device=self.cell.device).repeat(self.shape[0] * self.shape[1])
+        inside = self.cell < len(least)
+        first = self.depth <= least[self.cell.clamp(max=len(least) - 1)]
+        # The largest number wins a tie, on every device.
+        winner = self.extreme(torch.where(inside & first, number, -1), -1, "amax")
+        return winner.view(self.shape), least.view(self.shape)
+
+
+def _splat(points: Float[Tensor, "b p 3"], cameras: Cameras, size: int) -> _Splatted:
     batch, count = cameras.viewmats.shape[:2]
     seen = cameras.resized(size, size)
     num_points = points.shape[1]
-
     xy, depth = project(points[:, None].expand(-1, count, -1, -1), seen.viewmats, seen.Ks)  # [b, c, p, 2], [b, c, p]
     column, row = xy.floor().unbind(-1)
     inside = (column >= 0) & (column < size) & (row >= 0) & (row < size) & (depth > 1e-3)
     view = torch.arange(batch * count, device=points.device).view(batch, count, 1)
-    drop = batch * count * size * size
-    # Points outside the image go to spare cells: to many, since a GPU writes to one of them one after the other.
-    spare = drop + torch.arange(num_points, device=points.device)
-    cell = torch.where(
-        inside, (view * size + row.clamp(0, size - 1).long()) * size + column.clamp(0, size - 1).long(), spare
-    )
-    cell, depth = cell.flatten(), depth.flatten()
-
-    nearest = torch.full((drop + num_points,), torch.inf, device=points.device).scatter_reduce(0, cell, depth, "amin")
-    farthest = torch.zeros(drop + num_points, device=points.device).scatter_reduce(0, cell, depth, "amax")
-    number = torch.arange(num_points, device=points.device).repeat(batch * count)
-    number = torch.where(depth <= nearest[cell], number, -1)  # the largest number wins a tie, on every device
-    winner = torch.full((drop + num_points,), -1, device=points.device).scatter_reduce(0, cell, number, "amax")
-
-    shape = (batch, count, size, size)
-    return winner[:drop].view(shape), nearest[:drop].view(shape), farthest[:drop].view(shape)
+    # Points outside go to many spare cells: a GPU writes to one cell one after the other.
+    spare = batch * count * size * size + torch.arange(num_points, device=points.device)
+    column, row = (place.clamp(0, size - 1).long() for place in (column, row))
+    cell = torch.where(inside, (view * size + row) * size + column, spare)
+    return _Splatted(cell.flatten(), depth.flatten(), (batch, count, size, size), num_points)

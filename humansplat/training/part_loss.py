@@ -34,6 +34,9 @@ from humansplat.training.part_boxes import (
     zoomed,
 )
 
+NUM_POINTS = 32_768
+"""On the body's surface, for the part maps: boxes need fewer than the transformer's body maps."""
+
 
 class Crops(TensorStruct):
     """Pairs of crops at the finest level."""
@@ -141,7 +144,7 @@ class PartLoss(nn.Module):
     def _surface(self, body: PosedBody) -> SurfaceSamples:
         key = (body.model, body.vertices.shape[-2], body.vertices.device)
         if key not in self._samples:
-            self._samples[key] = sample_surface(body.canonical, body.faces)
+            self._samples[key] = sample_surface(body.canonical, body.faces, NUM_POINTS)
         return self._samples[key]
 
 

@@ -14,7 +14,7 @@ from humansplat.render import render_gaussians
 from humansplat.render.body_maps import rasterize_parts, sample_surface
 from humansplat.structures import Cameras, Gaussians
 from humansplat.training.part_boxes import resample
-from humansplat.training.part_loss import PartLoss
+from humansplat.training.part_loss import NUM_POINTS, PartLoss
 
 ALL = HierarchicalConfig(
     weight=0.7, levels=(16, 32), level_weights=(1.0, 0.5), perceptual_weight=0.3, camera_crops=99, part_crops=99,
@@ -80,7 +80,7 @@ def plain_loss(splats, batch, distance) -> tuple[float, float]:
     """Eq. 5: the squared and the perceptual term, one person, picture, part and level after the other."""
     pictures, truths = pictures_of(splats, batch).detach(), on_white(batch.targets)
     size, finest = pictures.shape[-1], ALL.levels[-1]
-    samples = sample_surface(batch.body.canonical, batch.body.faces)
+    samples = sample_surface(batch.body.canonical, batch.body.faces, NUM_POINTS)
     maps = rasterize_parts(batch.body, batch.target_cameras, samples, size=ALL.map_size)
     squared = perceptual = 0.0
     for person in range(len(pictures)):
