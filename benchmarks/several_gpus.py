@@ -72,12 +72,14 @@ def train(run: Run, arguments: argparse.Namespace) -> None:
     settings_given = [f"--set={name}={value}" for name, value in settings.items()]
     launch, environment = [sys.executable], os.environ | {"PYTHONPATH": str(ROOT)}
     if run.accelerate is not None:
-        launch += ["-m", "accelerate.commands.launch", "--num_processes", str(run.processes)]
         if arguments.cpu:
-            launch += ["--cpu"]
-            environment |= {"ACCELERATE_USE_FSDP": str(run.name == "fsdp").lower(), "FSDP_VERSION": "2"}
+            launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(run.processes)]
+            sharded = str(run.name == "fsdp").lower()
+            environment |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_FSDP": sharded, "FSDP_VERSION": "2"}
         else:
-            launch += ["--config_file", str(ROOT / "configs" / "accelerate" / run.accelerate)]
+            file = ROOT / "configs" / "accelerate" / run.accelerate
+            launch += ["-m", "accelerate.commands.launch", "--config_file", str(file)]
+            launch += ["--num_processes", str(run.processes)]
     given = [f"--set={value}" for value in arguments.set]
     command = [*launch, str(ROOT / "tools" / "train.py"), "--config", str(arguments.config), *given, *settings_given]
     print(f"== {run.name}: {run.processes} x {run.batch_size}", flush=True)

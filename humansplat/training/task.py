@@ -31,7 +31,7 @@ class Task(Protocol[Pool, Batch]):
 
     The trainer calls :meth:`build_module` once, moves the module and :meth:`frozen_modules` to the
     device, and then repeats :meth:`sample` and :meth:`training_loss`. Everything is called under
-    bf16 autocast when the run asks for it; what needs float32 (rendering, camera algebra, losses
+    bf16 or fp16 autocast when the run asks for it; what needs float32 (rendering, camera algebra, losses
     outside ``humansplat.losses``) goes under ``torch.autocast(device_type, enabled=False)``.
     """
 
@@ -49,7 +49,8 @@ class Task(Protocol[Pool, Batch]):
         Args:
             pool: The training or the validation pool.
             batch_size: People.
-            generator: Lives on the pool's device.
+            generator: Lives on the pool's device. What is drawn of each person comes from ``humansplat.draws``,
+                so that the global batch is the same in any number of processes.
         """
         ...
 
@@ -64,7 +65,7 @@ class Task(Protocol[Pool, Batch]):
             module: What :meth:`build_module` made, perhaps wrapped for several processes: use it by
                 calling it only (``module(...)``), never its attributes or submodules.
             batch: From :meth:`sample`.
-            generator: On the module's device, for noise and random crops.
+            generator: On the module's device, for noise and random crops; see :meth:`sample`.
             step: Steps taken so far.
         """
         ...
