@@ -1,10 +1,11 @@
 """Convert weights of SV3D between the published layouts.
 
-``python tools/convert_weights.py sv3d_p.safetensors --out weights/sv3d``          Stability's file -> DIR/unet
+``python tools/convert_weights.py sv3d_p.safetensors --out weights/sv3d``          Stability's file -> a folder
 ``python tools/convert_weights.py .../svd-xt/unet --out weights/sv3d_from_svd``    a diffusers folder -> DIR/unet
 ``python tools/convert_weights.py weights/sv3d/unet --to stability --out ours.safetensors``    and back
 
 SV3D-p, SV3D-u and SVD-xt are told apart by their tensors. Networks of other sizes as a single file need ``--config``.
+Stability's files hold an image encoder and an autoencoder too, which become ``image_encoder/`` and ``vae/``.
 """
 
 import argparse
@@ -13,11 +14,14 @@ import sys
 from pathlib import Path
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import save_file
+from transformers import CLIPVisionModelWithProjection
 
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing, replacing_folder
-from humansplat.models.sv3d_weights import load_unet, state_in
+from humansplat.models.sv3d_parts import autoencoder_from, image_encoder_from
+from humansplat.models.sv3d_weights import load_unet, read_tensors, state_in
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -35,8 +39,10 @@ def main() -> int:
         config = _read_config(arguments.config) if arguments.config else None
         unet = load_unet(arguments.source, config, DTYPES.get(arguments.dtype))
         if arguments.to == "diffusers":
-            with replacing_folder(arguments.out / "unet") as temporary:
-                unet.save_pretrained(temporary)
+            parts = _other_parts(arguments.source, DTYPES.get(arguments.dtype))
+            for name, part in {"unet": unet, **parts}.items():
+                with replacing_folder(arguments.out / name) as temporary:
+                    part.save_pretrained(temporary)
         elif arguments.out.suffix != ".safetensors":
             raise UserError(f"--out {arguments.out} is one file in this layout; call it .safetensors")
         else:
@@ -47,6 +53,18 @@ def main() -> int:
         return 2
     print(f"{arguments.out}: {sum(tensor.numel() for tensor in unet.state_dict().values()) / 1e6:.2f} M parameters")
     return 0
+
+
+def _other_parts(source: Path, dtype: torch.dtype | None) -> dict[str, AutoencoderKL | CLIPVisionModelWithProjection]:
+    """The image encoder and the autoencoder of a single file, if it has them."""
+    state = {} if source.is_dir() else read_tensors(source)
+    if not any(name.startswith("conditioner.") for name in state):
+        return {}
+    parts = {
+        "image_encoder": image_encoder_from(state, str(source)),
+        "vae": autoencoder_from(state, str(source)),
+    }
+    return {name: part if dtype is None else part.to(dtype) for name, part in parts.items()}
 
 
 def _read_config(path: Path) -> dict[str, object]:

@@ -70,7 +70,7 @@ def load_unet(path: Path, config: Mapping[str, object] | None = None, dtype: tor
     if path.is_dir():
         config = _folder_config(path)
     # Copies: what is read is a view of the file, which may be written anew while the network lives.
-    state = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in _read(path).items()}
+    state = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in read_tensors(path).items()}
     return unet_from(state, config or {}, str(path))
 
 
@@ -96,7 +96,8 @@ def unet_from(state: Mapping[str, Tensor], config: Mapping[str, object], source:
         arguments["projection_class_embeddings_input_dim"] = base
         blank = _blank(arguments)
     names = _names(blank, layout)
-    _check(own, {names[name]: tensor.shape for name, tensor in blank.state_dict().items()}, source)
+    shapes = {names[name]: tensor.shape for name, tensor in blank.state_dict().items()}
+    check_tensors(own, shapes, source, "SV3DUNet")
     blank.load_state_dict({name: own[names[name]] for name in names}, strict=True, assign=True)
     return blank.requires_grad_(True).eval()
 
@@ -196,7 +197,12 @@ def _own_part(state: Mapping[str, Tensor], source: str) -> tuple[Layout, dict[st
     )
 
 
-def _check(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> None:
+def check_tensors(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str, kind: str) -> None:
+    """Hold tensors against the names and shapes that a class ``kind`` has.
+
+    Raises:
+        UserError: If any is missing, unknown or of another shape; all are named.
+    """
     problems = {
         "missing": sorted(shapes.keys() - given.keys()),
         "unexpected": sorted(given.keys() - shapes.keys()),
@@ -208,7 +214,7 @@ def _check(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source
     }
     told = [f"{label}: {', '.join(names)}" for label, names in problems.items() if names]
     if told:
-        raise UserError(f"{source} does not fit SV3DUNet; {'; '.join(told)}")
+        raise UserError(f"{source} does not fit {kind}; {'; '.join(told)}")
 
 
 def _folder_config(folder: Path) -> dict[str, object]:
@@ -235,8 +241,12 @@ def _folder_config(folder: Path) -> dict[str, object]:
     return arguments
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file, or of all parts in a folder; variants in half precision are not read beside full ones."""
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file, or of all parts in a folder; variants in half precision are not read beside full ones.
+
+    Raises:
+        UserError: If there is no such file, or one is broken.
+    """
     files = [path]
     if path.is_dir():
         files = sorted(path.glob("*.safetensors"))

@@ -195,6 +195,11 @@ def test_the_tool_converts_both_ways(convert, tiny, tmp_path, capsys):
     capsys.readouterr()
     assert convert(tmp_path / "theirs.safetensors", "--out", tmp_path / "b") == 2  # 32 channels are no SV3D-p
     assert "of another shape" in capsys.readouterr().err
+    beside = {"conditioner.embedders.0.open_clip.model.visual.proj": torch.zeros(1280, 1024)}
+    save_file({**state_in(tiny, "stability"), **beside}, tmp_path / "theirs.safetensors")
+    whole = [tmp_path / "theirs.safetensors", "--config", tmp_path / "config.json"]
+    assert convert(*whole, "--out", tmp_path / "b") == 2  # the rest of the image encoder is not there
+    assert "missing: vision_model.embeddings.class_embedding" in capsys.readouterr().err
     (tmp_path / "theirs.safetensors").write_bytes(b"broken")
     assert convert(tmp_path / "theirs.safetensors", "--out", tmp_path / "b") == 2
     assert not (tmp_path / "b").exists()
