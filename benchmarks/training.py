@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 from training_clock import PARTS, step_parts
@@ -121,18 +121,33 @@ class Bench:
     """The device, its inputs, and the results so far."""
 
     def __init__(
-        self, device: str, *, tiny: bool, minutes: float, scratch: Path, cells: list[str], profiled: bool
+        self,
+        device: str,
+        *,
+        tiny: bool,
+        minutes: float,
+        scratch: Path,
+        cells: list[str],
+        compiled: str | None,
+        profiled: bool,
     ) -> None:
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.device = self.accelerator.device
         self.tiny, self.minutes, self.scratch, self.only_cells = tiny, minutes, scratch, cells
-        self.profiled = profiled
+        self.compiled, self.profiled = compiled, profiled
         self.autocast_type = "bf16" if self.device.type == "cuda" else "no"
         self.results: dict[str, Any] = {"device": self._device_name(), "torch": torch.__version__}
         self._rate = 0.0
 
     def _device_name(self) -> str:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    def changed(self, cell: Cell) -> Cell:
+        """A row as it was asked for."""
+        # FSDP gathers weights in hooks of the blocks, which compiled blocks would take in.
+        eager = self.tiny or self.accelerator.distributed_type == DistributedType.FSDP
+        compiled = self.compiled or ("no" if eager else cell.compile)
+        return replace(cell, compile=compiled, batch=2 if self.tiny else cell.batch)
 
     def say(self, text: str = "") -> None:
         """Print in the first process."""
@@ -260,7 +275,7 @@ def table(bench: Bench, name: str) -> None:
     for number, cell in enumerate(CELLS[name]):
         if bench.only_cells and str(number) not in bench.only_cells:
             continue
-        cell = replace(cell, batch=2) if bench.tiny else cell
+        cell = bench.changed(cell)
         head = f"| {cell.batch} | {'yes' if cell.checkpointing else 'no'} | {cell.compile} | "
         head += f"{cell.losses} | "
         if time.monotonic() - start > 60 * bench.minutes:
@@ -382,7 +397,7 @@ def compiled_encoder(autoencoder: Any) -> None:
     autoencoder.encoder.compile(dynamic=False)
 
 
-def several(bench: Bench, one: Path | None, names: list[str], compiled: str | None) -> None:
+def several(bench: Bench, one: Path | None, names: list[str]) -> None:
     """Samples a second of all processes together."""
     processes = bench.accelerator.num_processes
     before = json.loads(one.read_text(encoding="utf-8")).get("several", {}) if one else {}
@@ -392,12 +407,9 @@ def several(bench: Bench, one: Path | None, names: list[str], compiled: str | No
     bench.say(f"{processes} processes, {kind}\n")
     bench.say("| configuration | batch a GPU | compile | step, ms | GiB | samples/s together | of one process |")
     bench.say("|---|---|---|---|---|---|---|")
-    changed: dict[str, Any] = {"batch": 2} if bench.tiny else {}
-    if compiled or bench.tiny:
-        changed["compile"] = compiled or "no"
     for name in names:
         config = bench.config(name)
-        cell = replace(SEVERAL[name], **changed)
+        cell = bench.changed(SEVERAL[name])
         pool = made_up_pool(2 if bench.tiny else NUM_PEOPLE, config.data.image_size or 256, bench.device)
         measured = bench.measure(config, cell, pool, seconds=6.0, by_parts=False)
         together = measured.samples_per_second * processes
@@ -459,7 +471,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="no row of a table begins later than this")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, to try this script")
     parser.add_argument("--names", default=",".join(SEVERAL), help="configurations of --only several")
-    parser.add_argument("--compile", choices=["no", "blocks", "whole"], help="of --only several; else blocks")
+    parser.add_argument("--compile", choices=["no", "blocks", "whole"], help="for all rows")
     parser.add_argument("--one", type=Path, help="results of --only several with one process")
     parser.add_argument("--out", type=Path, help="JSON file that the results are added to")
     parser.add_argument("--paper", type=Path, nargs="+", help="files of results: print the hours of the paper's run")
@@ -477,6 +489,7 @@ def main() -> None:
             minutes=given.minutes,
             scratch=Path(scratch),
             cells=cells,
+            compiled=given.compile,
             profiled=given.profile,
         )
         bench.say(f"{bench.results['device']}, torch {torch.__version__}")
@@ -488,7 +501,7 @@ def main() -> None:
                 bench.say(f"### {name}\n")
                 table(bench, name)
         if given.only == "several":
-            several(bench, given.one, given.names.split(","), given.compile)
+            several(bench, given.one, given.names.split(","))
         if given.out and bench.accelerator.is_main_process:
             known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
             given.out.parent.mkdir(parents=True, exist_ok=True)
