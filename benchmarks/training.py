@@ -431,22 +431,30 @@ PER_GPU, GPUS = 8, 8
 """The paper names 8 samples a GPU on 8 GPUs, and elsewhere batches of 32."""
 
 
+def merged(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Results of several calls; rows of the same table stand together."""
+    both = known | new
+    for name in CELLS:
+        if name in known and name in new:
+            both[name] = new[name] | {"rows": known[name]["rows"] + new[name]["rows"]}
+    return both
+
+
 def paper(files: list[Path]) -> None:
     """The hours of the paper's schedule by what was measured."""
     results: dict[str, Any] = {}
     for file in files:
-        results |= json.loads(file.read_text(encoding="utf-8"))
+        results = merged(results, json.loads(file.read_text(encoding="utf-8")))
     print(
         f"{results['device']}, torch {results['torch']}; batches of {PER_GPU * GPUS} samples\n\n"
-        "| stage | steps | samples | batch a GPU, measured | samples/s a GPU | GPU hours | hours on 8 GPUs |\n"
-        "|---|---|---|---|---|---|---|"
+        "| stage | steps | samples | samples/s a GPU | GPU hours | hours on 8 GPUs |\n|---|---|---|---|---|---|"
     )
     many = results.get("several", {}).get("base_512", {})
     scaling = many["gain"] / many["processes"] if "gain" in many else 1.0  # assumed of 8 GPUs as well
     total = 0.0
     for name, steps in STAGES:
         rows = [row for row in results.get(name, {}).get("rows", []) if "failure" not in row]
-        rows = [row for row in rows if row["batch"] == PER_GPU] or rows
+        rows = [row for row in rows if row["batch"] == PER_GPU and row["losses"] == "all"]
         if not rows:
             print(f"| {name} | {steps:,} | not measured |")
             continue
@@ -455,10 +463,10 @@ def paper(files: list[Path]) -> None:
         hours = samples / best["samples_per_second"] / 3600
         total += hours
         print(
-            f"| {name} | {steps:,} | {samples:,} | {best['batch']} | {best['samples_per_second']:.1f} | {hours:.0f} | "
+            f"| {name} | {steps:,} | {samples:,} | {best['samples_per_second']:.1f} | {hours:.0f} | "
             f"{hours / GPUS / scaling:.1f} |"
         )
-    print(f"| both | | | | | {total:.0f} | {total / GPUS / scaling:.1f} |")
+    print(f"| both | | | | {total:.0f} | {total / GPUS / scaling:.1f} |")
 
 
 def main() -> None:
@@ -505,7 +513,7 @@ def main() -> None:
         if given.out and bench.accelerator.is_main_process:
             known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
             given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(json.dumps(known | bench.results, indent=1), encoding="utf-8")
+            given.out.write_text(json.dumps(merged(known, bench.results), indent=1), encoding="utf-8")
         bench.accelerator.end_training()
 
 
