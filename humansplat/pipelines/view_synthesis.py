@@ -50,7 +50,7 @@ class ViewSynthesizer(DiffusionPipeline):
         ValueError: If the parts do not go together.
     """
 
-    model_cpu_offload_seq = "image_encoder->vae->unet"
+    model_cpu_offload_seq = "vae->image_encoder->unet"
 
     def __init__(
         self,
