@@ -123,8 +123,9 @@ def guidance_by_angle(azimuths: Float[Tensor, "b v"], front: float = 1.0, back: 
 
     Example:
         >>> quarter = torch.pi / 2
-        >>> guidance_by_angle(torch.tensor([[0, quarter, 2 * quarter, 3 * quarter]])).tolist()
-        [[1.0, 1.75, 2.5, 1.75]]
+        >>> scale = guidance_by_angle(torch.tensor([[0, quarter, 2 * quarter, 3 * quarter]]))
+        >>> [round(value, 3) for value in scale[0].tolist()]
+        [1.0, 1.75, 2.5, 1.75]
     """
     turned = azimuths.remainder(2 * math.pi)
     away = torch.minimum(turned, 2 * math.pi - turned) / math.pi  # 0 at the front, 1 at the back
@@ -135,7 +136,7 @@ def guidance_by_place(num_views: int, ends: float = 1.0, middle: float = 2.5) ->
     """Triangular guidance by the place in the orbit, as SV3D's own sampler has it.
 
     Example:
-        >>> guidance_by_place(4).tolist()
+        >>> [round(value, 3) for value in guidance_by_place(4).tolist()]
         [1.0, 2.0, 2.0, 1.0]
     """
     place = torch.linspace(0, 1, num_views)
