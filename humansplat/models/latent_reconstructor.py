@@ -29,15 +29,14 @@ from torch import Tensor, nn
 from humansplat.config import BodyUse
 from humansplat.errors import UserError
 from humansplat.models import splat_head
-from humansplat.models.anchors import rig_center
 from humansplat.models.cells import TokenGrid, cell_centers, nearest_cells
 from humansplat.models.layers import BodyAttentionBlock, SelfAttentionBlock
-from humansplat.models.scene import Scene
+from humansplat.models.scene import Scene, make_scene
 from humansplat.models.tokens import BODY_CHANNELS, body_features, fill_latents, view_channels, view_features
 from humansplat.models.windowed_attention import Windows, plan_windows
 from humansplat.models.windows import project_to_cells
 from humansplat.render.body_maps import BodyMaps
-from humansplat.structures import Cameras, Gaussians, PosedBody, concatenate
+from humansplat.structures import Cameras, Gaussians, PosedBody
 
 NUM_VIEWS = 4
 """Of the rig that people are drawn with: the photo's and the three orthogonal to it."""
@@ -150,7 +149,8 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
                 nn.init.zeros_(module.bias)
         if self.body_head is not None:  # the splats of one token start apart, about a spacing from it
             start = self.body_head.bias.detach().unflatten(0, (-1, splat_head.SKIN_CHANNELS))
-            start[:, :3] = 0.2 * torch.randn(start.shape[0], 3, generator=torch.Generator().manual_seed(0))
+            rng = torch.Generator("cpu").manual_seed(0)  # the same splats on whatever device the model is made
+            start[:, :3] = 0.2 * torch.randn(start.shape[0], 3, generator=rng, device="cpu").to(start)
             self.body_head.bias.data.copy_(start.flatten())
 
     def forward(
@@ -190,23 +190,21 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         self._check_inputs(latents, image, cameras, maps)
         size = latents.shape[-1] // self.grid.patch  # tokens on a side of a view
         with _full_precision(image.device):
-            if maps is None:
-                center = rig_center(cameras)
-            else:
-                center = (body.vertices.amin(dim=1) + body.vertices.amax(dim=1)) / 2
-            scene = Scene(image=image, cameras=cameras, center=center, maps=maps)
+            scene = make_scene(image, cameras, body, maps)
             hit = None if maps is None else maps.hit
             kept = nearest_cells(image[:, 3], hit, self.num_views, size, self.kept_cells)  # [b, v, t]
 
         x = self._tokenize_views(latents, known, scene, kept)
         for block in self.intra:
             x = self._run(block, x)
+        points = None
         if self.has_body_tokens:
             if token_ids is None or token_normals is None:
                 raise ValueError(f"a network with body={self.body_use!r} needs token_ids and token_normals")
             points = body.vertices[:, token_ids]  # [b, j, 3]
             tokens = self.tokenize_body(latents[:, 0], scene, body, token_ids, token_normals)
         if self.attends_to_body:
+            assert points is not None
             windows = self._windows(kept, size, points, cameras)
             for block in self.inter:
                 x = self._run(block, x, tokens, windows)
@@ -217,16 +215,13 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         x = self.norm(x).unflatten(1, (self.num_views, -1))  # [b, v, t, d]
         photo = self.photo_head(x[:, :1]).unflatten(-1, (-1, splat_head.RAY_CHANNELS))
         unseen = self.unseen_head(x[:, 1:]).unflatten(-1, (-1, splat_head.RAY_CHANNELS))
+        skin = None
         if self.body_head is not None:
-            skin = self.body_head(self.norm_body(tokens)).unflatten(-1, (-1, splat_head.SKIN_CHANNELS))
+            skin = self.body_head(self.norm_body(tokens)).unflatten(-1, (-1, splat_head.SKIN_CHANNELS)).float()
         with _full_precision(image.device):
-            parts = [
-                splat_head.photo_splats(photo.float(), scene, kept, self.grid, self.max_offset),
-                splat_head.unseen_splats(unseen.float(), scene, kept, self.grid, self.max_offset),
-            ]
-            if self.body_head is not None:
-                parts.append(splat_head.skin_splats(skin.float(), points, scene))
-            return concatenate(parts)
+            return splat_head.decode(
+                photo.float(), unseen.float(), skin, points, scene, kept, self.grid, self.max_offset
+            )
 
     def tokenize_body(
         self,

@@ -138,7 +138,7 @@ def _query_options(
         if dtype == torch.float32:
             shape = Shape(block=16 if dim > 64 else 64, warps=8, stages=1)
         else:
-            shape = Shape(block=32 if dim > 64 else 64)
+            shape = Shape(block=32) if dim > 64 else Shape(warps=2)
     return shape, (
         *_sizes(heads, dim),
         *_walk(window, shape),
@@ -153,7 +153,7 @@ def _token_options(dtype: torch.dtype, heads: int, dim: int, shape: Shape | None
         if dtype == torch.float32:
             shape = Shape(block=16 if dim > 64 else 32, warps=8 if dim > 64 else 4, stages=1)
         else:
-            shape = Shape(block=32, stages=1)
+            shape = Shape(block=32, stages=1) if dim > 64 else Shape(block=16, warps=1, stages=1)
     cut = ("group", shape.group), ("block", shape.block), ("pair", _heads(heads, shape))
     return shape, (*_sizes(heads, dim), *cut, *_compiler(dtype, shape))
 
