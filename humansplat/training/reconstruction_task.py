@@ -119,16 +119,17 @@ class ReconstructionTask:
             people = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=device)
             batch = pool.batch(people, views.expand(len(people), -1), num_inputs=self.options.num_inputs)
             rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.clean(batch)), batch)
-            found = score_views(
-                rendered.colors.movedim(-1, 2).clamp(0, 1),
-                rendered.alphas,
-                on_white(batch.targets),
-                batch.targets[:, :, 3],
-                projected_box(part_vertices(batch.body, "head"), batch.target_cameras),
-            )
+            with torch.autocast(device.type, enabled=False):
+                found = score_views(
+                    rendered.colors.movedim(-1, 2).clamp(0, 1),
+                    rendered.alphas,
+                    on_white(batch.targets),
+                    batch.targets[:, :, 3],
+                    projected_box(part_vertices(batch.body, "head"), batch.target_cameras),
+                )
+                side = sides(bearings(batch.cameras[:, 0], batch.target_cameras, batch.body.joints[:, 0]))
             for name, values in found.items():
                 scores.setdefault(name, []).append(values.flatten())
-            side = sides(bearings(batch.cameras[:, 0], batch.target_cameras, batch.body.joints[:, 0]))
             seen_from.append(torch.where(compared[people], side, -1).flatten())
         means = means_by_side({name: torch.cat(parts) for name, parts in scores.items()}, torch.cat(seen_from))
         figures = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
