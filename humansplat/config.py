@@ -330,7 +330,7 @@ class HierarchicalConfig:
     """Around a part's box, as a fraction of its larger side: room for hair and clothes."""
     map_size: int = 128
     """Side of the part maps, pixels."""
-    min_pixels: int = 6
+    min_pixels: int = 4
     """Parts with fewer pixels in the part map count as not seen."""
     match_sharpness: bool = True
     """Where a box has fewer pixels in the truth than in the crop, what its own camera sees loses the same detail."""
@@ -458,10 +458,68 @@ class LifterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SV3DModelConfig:
+    """Sizes of a small SV3D, see ``models.sv3d_unet.SV3DUNet``, and of the encoder of its photo."""
+
+    widths: tuple[int, ...] = (64, 96, 128)
+    """Of the UNet's levels, multiples of 32 and of ``head_width``; all but the last have attention."""
+    layers: int = 1
+    """Residual blocks a level on the way down; one more on the way up."""
+    head_width: int = 32
+    noise_width: int = 32
+    """Of the embedding of the photo's noise,"""
+    angle_width: int = 64
+    """and of each angle's."""
+    embedding_width: int = 128
+    """Of the photo's embedding."""
+    encoder_width: int = 128
+    encoder_layers: int = 3
+    encoder_heads: int = 4
+    encoder_image: int = 128
+    """Side that the photo is resized to, pixels."""
+    encoder_patch: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class SV3DConfig:
+    """Options of the task that learns view synthesis."""
+
+    autoencoder: Path = Path("weights/small/vae")
+    """Folder of the trained autoencoder; it stays as it is."""
+    weights: Path | None = None
+    """Folder of an SV3D to fine-tune; ``model`` does not count then."""
+    model: SV3DModelConfig = field(default_factory=SV3DModelConfig)
+    trainable: tuple[str, ...] = ()
+    """Parameters whose name contains one of these are trained; without any, all."""
+    sigma_mean: float = 0.7
+    """Mean of the logarithm of the noise levels,"""
+    sigma_std: float = 1.6
+    """and its standard deviation."""
+    drop: float = 0.05
+    """Probability that the network is not told the photo's embedding; and, apart from it, the latent."""
+    validation_steps: int = 8
+    """Noise levels of the views that are sampled to validate, without guidance."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop < 1:
+            raise UserError(f"sv3d.drop ({self.drop}) is a probability below 1")
+        if self.sigma_std < 0 or self.validation_steps < 1:
+            raise UserError(
+                f"sv3d.sigma_std ({self.sigma_std}) must be at least 0 and validation_steps "
+                f"({self.validation_steps}) above"
+            )
+        if any(width % 32 or width % self.model.head_width for width in self.model.widths):
+            raise UserError(
+                f"sv3d.model.widths ({list(self.model.widths)}) must be multiples of 32 and of head_width "
+                f"({self.model.head_width})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run. ``configs/<task>_<size>.yaml`` holds only what differs from here."""
 
-    task: Literal["autoencoder", "lifter", "reconstruction"]
+    task: Literal["autoencoder", "lifter", "reconstruction", "sv3d"]
     output_dir: Path = Path("runs/debug")
     num_steps: int = 100_000
     max_minutes: float | None = None
@@ -493,6 +551,7 @@ class TrainConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     lifter: LifterConfig = field(default_factory=LifterConfig)
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    sv3d: SV3DConfig = field(default_factory=SV3DConfig)
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "accumulate", "log_every", "validate_every", "num_pictures"):
