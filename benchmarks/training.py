@@ -179,7 +179,6 @@ class Bench:
     @contextmanager
     def training(self, config: TrainConfig, cell: Cell, pool: PeoplePool) -> Iterator[tuple[Trainer, nn.Module]]:
         """A trainer and the network as its steps call it; nothing of it stays."""
-        torch._dynamo.reset()
         config = config_of(config, cell)
         trainer = Trainer(config, ReconstructionTask(config), self.accelerator, pool)
         if cell.compile == "blocks":
@@ -192,7 +191,8 @@ class Bench:
             self.clear()
 
     def clear(self) -> None:
-        """Give memory back."""
+        """Give memory back; compiled code holds weights."""
+        torch._dynamo.reset()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
