@@ -54,15 +54,20 @@ class ViewConditions(TensorStruct):
         names = ("image_embedding", "photo_latent", "cond_aug", "polar", "azimuth")
         return ViewConditions(**{name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names})
 
-    def without_photo(self) -> "ViewConditions":
-        """The unconditional branch of guidance: the photo is gone, the views are not."""
+    def keeping(self, embedding: Float[Tensor, " b"], latent: Float[Tensor, " b"]) -> "ViewConditions":
+        """The photo's embedding and latent where the factors are 1, nothing of them where they are 0."""
         return ViewConditions(
-            image_embedding=torch.zeros_like(self.image_embedding),
-            photo_latent=torch.zeros_like(self.photo_latent),
+            image_embedding=self.image_embedding * embedding[:, None, None],
+            photo_latent=self.photo_latent * latent[:, None, None, None],
             cond_aug=self.cond_aug,
             polar=self.polar,
             azimuth=self.azimuth,
         )
+
+    def without_photo(self) -> "ViewConditions":
+        """The unconditional branch of guidance: the photo is gone, the views are not."""
+        nothing = self.photo_latent.new_zeros(len(self.photo_latent))
+        return self.keeping(nothing, nothing)
 
 
 class SV3DUNet(UNetSpatioTemporalConditionModel):

@@ -22,3 +22,7 @@ def make_task(config: TrainConfig) -> Task[PeoplePool, Any]:
             from humansplat.training.reconstruction_task import ReconstructionTask
 
             return ReconstructionTask(config)
+        case "sv3d":
+            from humansplat.training.view_task import ViewTask
+
+            return ViewTask(config)

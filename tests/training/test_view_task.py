@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from humansplat.config import AugmentConfig, DataConfig, OptimConfig, SV3DConfig, SV3DModelConfig, TrainConfig
+from humansplat.errors import UserError
+from humansplat.models.autoencoder import build_autoencoder
+from humansplat.models.sv3d import load_sv3d
+from humansplat.training.view_task import ViewTask
+
+SIZES = SV3DModelConfig(
+    widths=(32, 32),
+    head_width=16,
+    noise_width=16,
+    angle_width=16,
+    embedding_width=16,
+    encoder_width=16,
+    encoder_layers=1,
+    encoder_heads=2,
+    encoder_image=32,
+)
+
+
+@pytest.fixture
+def make_task(tmp_path):
+    torch.manual_seed(0)
+    build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
+
+    def make(**options: object) -> ViewTask:
+        return ViewTask(
+            TrainConfig(
+                task="sv3d",
+                num_steps=10,
+                optim=OptimConfig(warmup_steps=1),
+                data=DataConfig(image_size=64, augment=AugmentConfig()),
+                sv3d=SV3DConfig(autoencoder=tmp_path / "vae", model=SIZES, validation_steps=1, **options),
+            )
+        )
+
+    return make
+
+
+def test_it_learns_and_leaves_what_the_library_loads(make_task, pool, tmp_path):
+    task = make_task(sigma_mean=1.0, sigma_std=0.2)
+    module = task.build_module()
+    task.autoencoder.requires_grad_(False)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    totals = []
+    for step in range(12):
+        terms = task.training_loss(module, task.sample(pool, 2, generator), generator, step)
+        optimizer.zero_grad()
+        terms["denoising"].backward()
+        optimizer.step()
+        totals.append(terms["denoising"].item())
+    assert sum(totals[-3:]) < 0.8 * sum(totals[:3])
+
+    module.eval()
+    with torch.no_grad():
+        figures = task.validate(module, pool)
+        sheet = task.pictures(module, task.sample(pool, 2, generator))
+    names = {f"{name}{side}" for name in ("psnr", "ssim", "psnr_one_step") for side in ("", "_side", "_back")}
+    assert set(figures) == names
+    assert sheet.shape == (3, 4 * 64, 4 * 64)
+
+    task.save_pretrained(module, tmp_path / "out")
+    again = make_task(weights=tmp_path / "out", trainable=("add_embedding",)).build_module()
+    trained = {name for name, parameter in again.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all("add_embedding" in name for name in trained)
+    state = module.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in load_sv3d(tmp_path / "out").state_dict().items())
+
+
+def test_mistakes_are_refused(make_task):
+    with pytest.raises(UserError, match=r"sv3d\.trainable \(\['nothing'\]\)"):
+        make_task(trainable=("nothing",)).build_module()
+    with pytest.raises(UserError, match="multiples of 32"):
+        SV3DConfig(model=SV3DModelConfig(widths=(32, 40)))
+    with pytest.raises(UserError, match=r"sv3d\.drop"):
+        SV3DConfig(drop=1.0)
