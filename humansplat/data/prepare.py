@@ -13,7 +13,6 @@ from humansplat.body.models import MODEL_NAMES
 from humansplat.body.smpl_files import Gender
 from humansplat.data.format import FORMAT_VERSION, MANIFEST, SPLITS, Split, write_person
 from humansplat.data.production import (
-    Maker,
     Production,
     check_workers,
     claim,
@@ -29,6 +28,7 @@ from humansplat.data.scans.person import ScanTask, make_record
 from humansplat.data.scans.published import PUBLISHED_GENDER
 from humansplat.data.scans.rings import RING_CAMERAS, RINGS
 from humansplat.data.scans.tools import FittingTools, ToolsFactory
+from humansplat.data.worker import Maker
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 

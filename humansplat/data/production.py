@@ -5,29 +5,26 @@ of one person, which appears whole or not at all (``humansplat.io.atomic``). The
 in the order of the people, so that it has the same bytes however the work was cut up.
 """
 
-import functools
 import itertools
 import json
 import multiprocessing
 import os
 import re
 import shutil
-import signal
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from humansplat.data.format import MANIFEST, manifest_line
+from humansplat.data.worker import MakerLoader, start_worker, work
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 
@@ -40,11 +37,6 @@ _MOST_ON_WINDOWS = 61
 """Processes that an executor can wait for there."""
 _LEFTOVER = re.compile(r"\.[0-9a-f]{8}\.(.+)")
 """The temporary names of ``humansplat.io.atomic``."""
-
-Maker = Callable[[object], str | None]
-"""Makes the person of an item; returns what was wrong with it, or ``None``."""
-MakerLoader = Callable[..., Maker]
-"""Makes a maker of its arguments, once a process; importable by name, as ``multiprocessing`` asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,14 +255,14 @@ def _until_a_process_dies(
         try:
             # A slow person must not idle the others, nor the queue grow with the data set.
             for item in itertools.islice(queue, 8 * workers):
-                pending.append(executor.submit(_work, production.load, production.arguments, item))
+                pending.append(executor.submit(work, production.load, production.arguments, item))
             while pending:
                 trouble = pending[0].result()
                 pending.popleft()
                 left.popleft()
                 yield trouble
                 for item in itertools.islice(queue, 1):
-                    pending.append(executor.submit(_work, production.load, production.arguments, item))
+                    pending.append(executor.submit(work, production.load, production.arguments, item))
         except BrokenProcessPool:
             return
 
@@ -280,7 +272,7 @@ def _one_by_one(production: Production, left: deque[Hashable], workers: int) -> 
     with _pool(1) as executor:
         for _ in range(min(8 * workers, len(left))):
             try:
-                trouble = executor.submit(_work, production.load, production.arguments, left[0]).result()
+                trouble = executor.submit(work, production.load, production.arguments, left[0]).result()
             except BrokenProcessPool:
                 trouble = DIED
             left.popleft()
@@ -293,7 +285,7 @@ def _one_by_one(production: Production, left: deque[Hashable], workers: int) -> 
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(stop,))
+    executor = ProcessPoolExecutor(workers, context, initializer=start_worker, initargs=(stop,))
     try:
         yield executor
     finally:  # also when interrupted: the people at work are finished, the rest is not begun
@@ -314,33 +306,3 @@ def _one_thread_a_process() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-_stop: list[Event] = []  # one element, in worker processes only
-
-
-def _start_worker(stop: Event) -> None:
-    _stop[:] = [stop]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a person begun is finished
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-
-
-def _end_with_parent() -> None:
-    """Else the processes of a parent that was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(load: MakerLoader, arguments: tuple[Hashable, ...], item: Hashable) -> str | None:
-    if _stop[0].is_set():  # it was handed out already when the parent was interrupted
-        return None
-    return _loaded(load, arguments)(item)
-
-
-@functools.cache
-def _loaded(load: MakerLoader, arguments: tuple[Hashable, ...]) -> Maker:
-    """The maker of this process; not made in the initializer, whose exceptions never reach the parent."""
-    return load(*arguments)

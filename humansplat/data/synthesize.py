@@ -12,10 +12,11 @@ import numpy as np
 
 from humansplat.data.format import FORMAT_VERSION, SPLITS, PersonRecord, Split, write_person
 from humansplat.data.people_source import GeneratorFactory, PersonGenerator, people_source
-from humansplat.data.production import Maker, Production, check_workers, claim, produce, remove_leftovers
+from humansplat.data.production import Production, check_workers, claim, produce, remove_leftovers
 from humansplat.data.rig import NUM_RIG_VIEWS, Role, draw_rig
 from humansplat.data.scan_file import scan_glb
 from humansplat.data.synthetic.environments import random_environment
+from humansplat.data.worker import Maker
 from humansplat.errors import UserError
 from humansplat.render.lighting import Lighting, random_lighting
 from humansplat.render.meshes import MeshImages, render_meshes

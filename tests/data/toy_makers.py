@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from humansplat.data.production import Maker
+from humansplat.data.worker import Maker
 
 
 def load(out: Path) -> Maker:
