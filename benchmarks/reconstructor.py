@@ -28,14 +28,13 @@ from humansplat.models.anchors import rig_axis
 from humansplat.models.conditioning import BodyConditioner, BodyConditions
 from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.models.layers import BodyAttentionBlock, SelfAttentionBlock
-from humansplat.models.scene import Scene
-from humansplat.pipelines.reconstructor import batched
+from humansplat.models.scene import Scene, make_scene
 from humansplat.structures import Cameras, Gaussians, PosedBody
 
 CONFIG = Path(__file__).parents[1] / "configs" / "reconstruction_base_512.yaml"
 TINY: dict[str, Any] = {
     "width": 64, "num_heads": 2, "num_intra_layers": 2, "num_inter_layers": 2, "num_body_tokens": 300,
-    "kept_cells": 20,
+    "kept_cells": 10,
 }  # fmt: skip
 PARTS = ("forward", "tokens", "conditioning", "accuracy", "profile")
 SECTIONS = PARTS[:-1]
@@ -199,20 +198,23 @@ def time_forward(config: ReconstructorConfig, setting: Setting) -> None:
     run()
     seconds = time.perf_counter() - start
     times = [milliseconds(run, setting), milliseconds(captured(run, setting), setting)]
-    print(f"\n5 views, all tokens, whole: {times[0]:.2f} ms, as a graph {times[1]:.2f} ms ({seconds:.0f} s to compile)\n")
+    print(
+        f"\n5 views, all tokens, whole: {times[0]:.2f} ms, as a graph {times[1]:.2f} ms ({seconds:.0f} s to compile)\n"
+    )
 
 
 def time_tokens(config: ReconstructorConfig, setting: Setting) -> None:
     """What body tokens cost, with 5 views and all of their tokens; blocks compiled, CUDA graphs."""
-    print("| body tokens | tokenizer ms | tokenizer MiB | forward ms | forward MiB | splats |\n|---|---|---|---|---|---|")
+    print(
+        "| body tokens | tokenizer ms | tokenizer MiB | forward ms | forward MiB | splats |\n|---|---|---|---|---|---|"
+    )
     for count in (config.num_body_tokens and min(config.num_body_tokens, 1536), config.num_body_tokens, None):
         this = replace(config, num_views=5, kept_cells=None, num_body_tokens=count)
         inputs, network = make_inputs(this, setting), make_network(this, setting, torch.bfloat16)
         compile_blocks(network)
         conditions = inputs.conditions
         assert conditions.token_ids is not None
-        center = inputs.body.vertices.mean(dim=1)
-        scene = Scene(image=inputs.image, cameras=inputs.cameras, center=center, maps=conditions.maps)
+        scene = make_scene(inputs.image, inputs.cameras, inputs.body, conditions.maps)
 
         def tokenize(network: Any = network, inputs: Inputs = inputs, scene: Scene = scene) -> Tensor:
             with torch.no_grad():
@@ -291,8 +293,12 @@ def main(setting: Setting, tiny: bool, sections: list[str]) -> None:
         config = replace(config, **TINY)
     name = torch.cuda.get_device_name() if setting.device == "cuda" else f"CPU, {setting.threads} threads"
     weights = sum(p.numel() for p in make_network(config, setting, torch.bfloat16).parameters())
-    print(f"{name}, torch {torch.__version__}; {weights / 1e6:.1f} M parameters in bfloat16, latents of {setting.grid} x ")
-    print(f"{setting.grid} cells, patch {config.patch}, {config.num_body_tokens} body tokens, K = {config.window:g}\n")
+    print(
+        f"{name}, torch {torch.__version__}; {weights / 1e6:.1f} M parameters in bfloat16, latents of {setting.grid} "
+    )
+    print(
+        f"x {setting.grid} cells, patch {config.patch}, {config.num_body_tokens} body tokens, K = {config.window:g}\n"
+    )
     parts = dict(zip(PARTS, (time_forward, time_tokens, time_conditioning, accuracy, profile), strict=True))
     for section in sections:
         parts[section](config, setting)
@@ -301,7 +307,9 @@ def main(setting: Setting, tiny: bool, sections: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--tiny", action="store_true", help="a small network and small pictures, for trying the script")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a small network and small pictures, for trying the script"
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=SECTIONS)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)

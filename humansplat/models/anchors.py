@@ -24,10 +24,17 @@ class Anchors(TensorStruct):
     distances: Float[Tensor, "*batch 1"]
     """From the camera centre to the body, or to the nearest part of it in the image, metres."""
     on_body: Float[Tensor, "*batch 1"]
-    """1 where the ray meets the body, 0 where not, one half where no body is known."""
+    """1 where the ray meets the body; 0 where it does not, or no body is known."""
 
 
-def ray_anchors(cameras: Cameras, maps: BodyMaps, stride: int) -> Anchors:
+def body_distances(cameras: Cameras, maps: BodyMaps) -> Float[Tensor, "b v m m"]:
+    """From each camera to the body through its map's pixels, past it to the nearest part of it in the image."""
+    known = maps.hit.to(maps.points.dtype)
+    distance = (maps.points - cameras.centers[:, :, None, None, :]).norm(dim=-1) * known
+    return fill_outwards(distance.flatten(0, 1), known.flatten(0, 1)).view_as(known)
+
+
+def ray_anchors(cameras: Cameras, maps: BodyMaps, near: Float[Tensor, "b v m m"], stride: int) -> Anchors:
     """Anchors at the body for every ``stride``-th pixel.
 
     The surface between two map pixels is continued by the tangent plane at the nearest point. Rays
@@ -36,25 +43,20 @@ def ray_anchors(cameras: Cameras, maps: BodyMaps, stride: int) -> Anchors:
     Args:
         cameras: ``[b, v]``.
         maps: ``[b, v, m, m]``; a map pixel covers one or more strides.
+        near: Of the maps' pixels (:func:`body_distances`).
         stride: Pixels from one splat to the next.
     """
     _, directions = camera_rays(cameras, stride)  # [b, v, h, w, 3]
     repeat = directions.shape[2] // maps.hit.shape[2]
-    center = cameras.centers[:, :, None, None, :]
-    offset = maps.points - center
-    known = maps.hit.to(offset.dtype)
-    near = fill_outwards((offset.norm(dim=-1) * known).flatten(0, 1), known.flatten(0, 1)).view_as(known)
-
-    def spread(x: Tensor) -> Tensor:
-        return x.repeat_interleave(repeat, dim=2).repeat_interleave(repeat, dim=3)
-
-    near, hit = spread(near[..., None]), spread(maps.hit[..., None])
-    normals = spread(maps.normals)
+    # The tangent plane lies at this distance along its normal.
+    height = ((maps.points - cameras.centers[:, :, None, None, :]) * maps.normals).sum(dim=-1, keepdim=True)
+    values = torch.cat([near[..., None], maps.hit[..., None].to(near.dtype), height, maps.normals], dim=-1)
+    values = values.repeat_interleave(repeat, dim=2).repeat_interleave(repeat, dim=3)
+    near, hit, height, normals = values.split([1, 1, 1, 3], dim=-1)
     facing = (directions * normals).sum(dim=-1, keepdim=True)
-    plane = (spread(offset) * normals).sum(dim=-1, keepdim=True) / facing.clamp(max=-GRAZING)
-    tangent = near + (plane - near).clamp(-0.03, 0.03)
-    distances = torch.where(hit & (facing < -GRAZING), tangent, near)
-    return Anchors(directions=directions, distances=distances, on_body=hit.to(distances.dtype))
+    tangent = near + (height / facing.clamp(max=-GRAZING) - near).clamp(-0.03, 0.03)
+    distances = torch.where((hit > 0) & (facing < -GRAZING), tangent, near)
+    return Anchors(directions=directions, distances=distances, on_body=hit)
 
 
 def axis_anchors(cameras: Cameras, axis: Float[Tensor, "b 3"], stride: int) -> Anchors:
@@ -71,7 +73,7 @@ def axis_anchors(cameras: Cameras, axis: Float[Tensor, "b 3"], stride: int) -> A
     reach = across.norm(dim=-1, keepdim=True)
     ahead = (directions * across).sum(dim=-1, keepdim=True) / reach
     distances = reach / ahead.clamp(min=GRAZING)
-    return Anchors(directions=directions, distances=distances, on_body=torch.full_like(distances, 0.5))
+    return Anchors(directions=directions, distances=distances, on_body=torch.zeros_like(distances))
 
 
 def rig_axis(cameras: Cameras) -> Float[Tensor, "b 3"]:

@@ -8,6 +8,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
+from humansplat.errors import UserError
+
 CELL = 8
 """Pixels on a side of a latent cell."""
 LATENT_CHANNELS = 4
@@ -38,10 +40,23 @@ def build_autoencoder(
 def load_autoencoder(folder: Path) -> AutoencoderKL:
     """Load an autoencoder that ``save_pretrained`` wrote, in ``eval`` mode and float32.
 
+    Stable Diffusion's has the same cells and channels; a file without a ``scaling_factor`` means its 0.18215.
+
+    Args:
+        folder: Its own, or that of a whole pipeline, with the autoencoder in ``vae``.
+
     Raises:
-        OSError: If the folder holds none.
+        UserError: If there is none, or it has other cells.
+        OSError: If the folder lacks the weights.
     """
-    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    folder = folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
+    if not (folder / "config.json").is_file():  # diffusers would take the name for one on the hub
+        raise UserError(f"{folder} holds no autoencoder (no config.json): give a folder that save_pretrained wrote")
+    autoencoder = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    cell = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
+    if cell != CELL:
+        raise UserError(f"{folder}: the autoencoder's cells are {cell} pixels on a side, {CELL} are needed")
+    return autoencoder
 
 
 def encode_images(autoencoder: AutoencoderKL | None, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g2"]:

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.geometry.projection import project
+from humansplat.models.anchors import body_distances, rig_center
 from humansplat.render.body_maps import BodyMaps
-from humansplat.structures import Cameras, TensorStruct
+from humansplat.structures import Cameras, PosedBody, TensorStruct
 
 
 class Scene(TensorStruct):
@@ -24,6 +25,16 @@ class Scene(TensorStruct):
     """Middle of the person, world frame, metres."""
     maps: BodyMaps | None
     """``[b, v, m, m]``, half the picture's size; ``None`` where the network reads none."""
+    near: Float[Tensor, "b v m m"] | None
+    """Distance from the cameras to the body, or to the nearest part of it in the image, metres; with maps."""
+
+
+def make_scene(image: Float[Tensor, "b 4 h h2"], cameras: Cameras, body: PosedBody, maps: BodyMaps | None) -> Scene:
+    """Gather what a forward pass is shown; without maps nothing of the body is used."""
+    if maps is None:
+        return Scene(image=image, cameras=cameras, center=rig_center(cameras), maps=None, near=None)
+    center = (body.vertices.amin(dim=1) + body.vertices.amax(dim=1)) / 2
+    return Scene(image=image, cameras=cameras, center=center, maps=maps, near=body_distances(cameras, maps))
 
 
 def sample_image(
@@ -37,17 +48,23 @@ def sample_image(
     return sampled[:, :, 0].transpose(1, 2)
 
 
-def photo_colors(
-    points: Float[Tensor, "b n 3"], image: Float[Tensor, "b 4 h w"], cameras: Cameras
-) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 1"]]:
-    """The photo's colour where points project into it, occluded or not, and how much of a person is there.
+def look_up(
+    points: Float[Tensor, "b n 3"], scene: Scene
+) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 1"], Float[Tensor, "b n 1"]]:
+    """What the photo shows where points project into it, occluded or not.
+
+    Everything of the person lies in the cone of the silhouette (the visual hull; Laurentini, 1994). For that cone the
+    mask is widened by two pixels, so that soft edges stay solid.
 
     Args:
         points: World frame, metres.
-        image: sRGB and straight alpha.
-        cameras: ``[b]``, the photo's.
+        scene: With the photo and its camera.
+
+    Returns:
+        The colour, how much of a person is there, and how far the point lies in the cone.
     """
-    premultiplied = torch.cat([image[:, :3] * image[:, 3:], image[:, 3:]], dim=1)
-    seen = sample_image(premultiplied, points, cameras)
-    alpha = seen[..., 3:]
-    return seen[..., :3] / alpha.clamp(min=1e-3), alpha
+    color, alpha = scene.image.split([3, 1], dim=1)
+    widened = F.max_pool2d(alpha, 5, stride=1, padding=2)
+    seen = sample_image(torch.cat([color * alpha, alpha, widened], dim=1), points, scene.cameras[:, 0])
+    color, alpha, inside = seen.split([3, 1, 1], dim=-1)
+    return color / alpha.clamp(min=1e-3), alpha, inside

@@ -4,6 +4,7 @@ Shapes: b batch, v views, t kept tokens of a view, k splats of a token, j body t
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from humansplat.geometry.rotations import matrix_to_quaternion, quaternion_multiply
-from humansplat.models.anchors import Anchors, axis_anchors, ray_anchors, rig_axis
+from humansplat.models.anchors import axis_anchors, ray_anchors, rig_axis
 from humansplat.models.cells import TokenGrid, patchify, take_cells
-from humansplat.models.scene import Scene, photo_colors, sample_image
-from humansplat.structures import Cameras, Gaussians
+from humansplat.models.scene import Scene, look_up
+from humansplat.structures import Gaussians, TensorStruct
 
 CHANNELS = 4 + 3 + 1 + 3 + 1
 """Quaternion, scale, opacity, colour, share of the photo's colour; the position's come before these."""
@@ -28,171 +29,157 @@ MAX_SKIN_OFFSET = 0.1
 """Farthest that a skin splat gets from its vertex, metres."""
 
 
-def photo_splats(
-    raw: Float[Tensor, "b 1 t k c"],
+class Starts(TensorStruct):
+    """Splats before their activations."""
+
+    raw: Float[Tensor, "b n c"]
+    """Network outputs (:data:`CHANNELS`); zeros give a round splat of the known colour's share."""
+    means: Float[Tensor, "b n 3"]
+    """Centres, world frame, metres."""
+    footprint: Float[Tensor, "b n 1"]
+    """Standard deviation at raw zero, metres."""
+    orientation: Float[Tensor, "b n 4"]
+    """Of the camera in whose frame the network states orientations, camera -> world."""
+    opacity_logit: Float[Tensor, "b n 1"]
+    """Added to the raw opacity."""
+
+
+def decode(
+    photo: Float[Tensor, "b 1 t k c"],
+    unseen: Float[Tensor, "b u t k2 c"],
+    skin: Float[Tensor, "b j k3 d"] | None,
+    points: Float[Tensor, "b j 3"] | None,
     scene: Scene,
     kept: Int[Tensor, "b v t"] | None,
     grid: TokenGrid,
     max_offset: float,
 ) -> Gaussians:
-    """One splat for each pixel of the photo's kept tokens, of the pixel's colour and mask.
+    """Turn a network's outputs into splats.
+
+    The photo's have the colours and the mask of their pixels. The others lean on the photo's colours where they
+    project into it, and nothing of them stands outside the cone of its silhouette.
 
     Args:
-        raw: Network outputs (:data:`RAY_CHANNELS`), float32; a token's splats row by row.
+        photo: Of the photo's kept tokens (:data:`RAY_CHANNELS`), float32: a splat for each pixel, row by row.
+        unseen: Of the other views' tokens, a square of splats each.
+        skin: Of the body tokens (:data:`SKIN_CHANNELS`), if they carry splats.
+        points: The body tokens' vertices, world frame, metres.
         scene: What the network was shown.
         kept: Row-major indices of the kept tokens of all views; ``None`` where all are kept.
         grid: How views are cut into tokens.
         max_offset: Farthest that a splat gets from its anchor along its ray, metres.
     """
-    kept = None if kept is None else kept[:, :1]
-    camera = scene.cameras[:, :1]
-    means, footprint, _ = _along_rays(raw, scene, slice(0, 1), kept, grid.side, 1, max_offset)
-    pixels = take_cells(patchify(scene.image.movedim(1, -1)[:, None], grid.side), kept)  # [b, 1, t, k, 4]
-    color, alpha = pixels.flatten(1, 3).split([3, 1], dim=-1)
-    splats = activate(
-        raw[..., 1:].flatten(1, 3),
-        means=means.flatten(1, 3),
-        footprint=footprint.flatten(1, 3),
-        orientation=_orientations(camera),
-        opacity_logit=torch.full_like(alpha, 3.0),
-        known=(color, torch.ones_like(alpha)),
-        gate_logit=4.0,
+    frames = matrix_to_quaternion(scene.cameras.viewmats[..., :3, :3].mT)  # [b, v, 4]
+    pixels = patchify(scene.image.movedim(1, -1)[:, None], grid.side)
+    pixels = take_cells(pixels, None if kept is None else kept[:, :1]).flatten(1, 3)  # [b, n, 4]
+    starts = [
+        _along_rays(photo, scene, slice(0, 1), kept, grid, max_offset, frames),
+        _along_rays(unseen, scene, slice(1, None), kept, grid, max_offset, frames),
+    ]
+    if skin is not None:
+        assert points is not None
+        starts.append(_on_the_skin(skin, points, scene, frames))
+    start = _join(starts)
+    others = start.means[:, pixels.shape[1] :].detach()
+    color, trust, inside = (
+        torch.cat(pair, dim=1)
+        for pair in zip(
+            (pixels[..., :3], torch.ones_like(pixels[..., 3:]), pixels[..., 3:]), look_up(others, scene), strict=True
+        )
     )
-    return _fainter(splats, alpha[..., 0])  # nothing stands where the photo shows background
-
-
-def unseen_splats(
-    raw: Float[Tensor, "b u t k c"],
-    scene: Scene,
-    kept: Int[Tensor, "b v t"] | None,
-    grid: TokenGrid,
-    max_offset: float,
-) -> Gaussians:
-    """Splats of the views without a photo, ``k`` a token in rows and columns; arguments as of :func:`photo_splats`."""
-    kept = None if kept is None else kept[:, 1:]
-    stride = grid.side // math.isqrt(raw.shape[3])
-    means, footprint, on_body = _along_rays(raw, scene, slice(1, None), kept, grid.side, stride, max_offset)
-    orientation = _orientations(scene.cameras[:, 1:])[:, :, None].expand(-1, -1, means.shape[2] * means.shape[3], -1)
-    means = means.flatten(1, 3)
-    splats = activate(
-        raw[..., 1:].flatten(1, 3),
-        means=means,
-        footprint=footprint.flatten(1, 3),
-        orientation=orientation.flatten(1, 2),
-        opacity_logit=4.0 * on_body.flatten(1, 3) - 2.0,
-        known=photo_colors(means.detach(), scene.image, scene.cameras[:, 0]),
-        gate_logit=0.0,
-    )
-    return carve(splats, scene)
-
-
-def skin_splats(raw: Float[Tensor, "b j k c"], points: Float[Tensor, "b j 3"], scene: Scene) -> Gaussians:
-    """Splats of the body tokens, near their vertices.
-
-    Args:
-        raw: Network outputs (:data:`SKIN_CHANNELS`), float32.
-        points: The tokens' vertices, world frame, metres.
-        scene: What the network was shown.
-    """
-    photo = scene.cameras[:, 0]
-    spacing = (SKIN_AREA / (raw.shape[1] * raw.shape[2])) ** 0.5
-    offset = MAX_SKIN_OFFSET * torch.tanh(raw[..., :3]).flatten(1, 2)
-    means = points.repeat_interleave(raw.shape[2], dim=1) + offset @ photo.viewmats[:, :3, :3]
-    splats = activate(
-        raw[..., 3:].flatten(1, 2),
-        means=means,
-        footprint=torch.full_like(means[..., :1], 0.5 * spacing),
-        orientation=_orientations(scene.cameras[:, :1]),
-        opacity_logit=torch.zeros_like(means[..., :1]),
-        known=photo_colors(means.detach(), scene.image, photo),
-        gate_logit=0.0,
-    )
-    return carve(splats, scene)
-
-
-def activate(
-    raw: Float[Tensor, "b n c"],
-    means: Float[Tensor, "b n 3"],
-    footprint: Float[Tensor, "b n 1"],
-    orientation: Float[Tensor, "b n 4"] | Float[Tensor, "b 1 4"],
-    opacity_logit: Float[Tensor, "b n 1"],
-    known: tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 1"]],
-    gate_logit: float,
-) -> Gaussians:
-    """Turn raw numbers (:data:`CHANNELS`) into splats; zeros give a round splat of the known colour's share.
-
-    Args:
-        raw: Network outputs, float32.
-        means: Centres, world frame, metres.
-        footprint: Standard deviation at raw zero, metres.
-        orientation: Of the camera in whose frame the network states orientations, camera -> world.
-        opacity_logit: Added to the raw opacity.
-        known: A colour to lean on, and how far it can be trusted, in [0, 1].
-        gate_logit: Added to the raw share of the known colour.
-    """
-    quats, scales, opacities, colors, gate = raw.split([4, 3, 1, 3, 1], dim=-1)
-    local = F.normalize(torch.cat([quats[..., :1] + 1, quats[..., 1:]], dim=-1), dim=-1)
-    color, trust = known
-    share = trust * (gate + gate_logit).sigmoid()
-    return Gaussians(
-        means=means,
-        quats=quaternion_multiply(orientation, local),
-        scales=footprint * torch.exp(2.5 * torch.tanh(scales / 2.5)),  # within a factor of 12
-        opacities=(opacities + opacity_logit).sigmoid()[..., 0],
-        colors=torch.lerp(colors.sigmoid(), color.clamp(0.0, 1.0), share),
-    )
-
-
-def carve(splats: Gaussians, scene: Scene) -> Gaussians:
-    """Take away what the photo shows not to be there: splats that project beside its mask.
-
-    Everything of the person lies in the cone of the silhouette (the visual hull; Laurentini, 1994). The
-    mask is widened by two pixels, so that soft edges stay solid.
-
-    Args:
-        splats: ``[b, n]``.
-        scene: With the photo and its camera.
-    """
-    widened = F.max_pool2d(scene.image[:, 3:], 5, stride=1, padding=2)
-    return _fainter(splats, sample_image(widened, splats.means.detach(), scene.cameras[:, 0])[..., 0])
-
-
-def _along_rays(
-    raw: Tensor,
-    scene: Scene,
-    views: slice,
-    kept: Tensor | None,
-    side: int,
-    stride: int,
-    max_offset: float,
-) -> tuple[Float[Tensor, "b v t k 3"], Float[Tensor, "b v t k 1"], Float[Tensor, "b v t k 1"]]:
-    """Centres, footprints and whether the ray meets the body, of the splats of some views' kept tokens."""
-    cameras = scene.cameras[:, views]
-    if scene.maps is None:
-        anchors = axis_anchors(cameras, rig_axis(scene.cameras), stride)
-    else:
-        anchors = ray_anchors(cameras, scene.maps[:, views], stride)
-    anchors = Anchors(
-        directions=take_cells(patchify(anchors.directions, side // stride), kept),
-        distances=take_cells(patchify(anchors.distances, side // stride), kept),
-        on_body=take_cells(patchify(anchors.on_body, side // stride), kept),
-    )
-    distance = anchors.distances + max_offset * torch.tanh(raw[..., :1])
-    means = cameras.centers[:, :, None, None] + distance * anchors.directions
-    focal = cameras.Ks[:, :, 0, 0, None, None, None]
-    return means, 0.7 * stride * anchors.distances / focal, anchors.on_body
-
-
-def _orientations(cameras: Cameras) -> Float[Tensor, "b v 4"]:
-    """Of cameras ``[b, v]``, camera -> world."""
-    return matrix_to_quaternion(cameras.viewmats[..., :3, :3].mT)
-
-
-def _fainter(splats: Gaussians, share: Float[Tensor, "b n"]) -> Gaussians:
+    gate_logit = torch.cat([torch.full_like(pixels[..., :1], 4.0), torch.zeros_like(others[..., :1])], dim=1)
+    splats = activate(start, known=(color, trust), gate_logit=gate_logit)
     return Gaussians(
         means=splats.means,
         quats=splats.quats,
         scales=splats.scales,
-        opacities=splats.opacities * share,
+        opacities=splats.opacities * inside[..., 0],
         colors=splats.colors,
+    )
+
+
+def activate(
+    start: Starts,
+    known: tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 1"]],
+    gate_logit: Float[Tensor, "b n 1"],
+) -> Gaussians:
+    """Turn raw numbers into splats.
+
+    Args:
+        start: The raw numbers, and what they are added to.
+        known: A colour to lean on, and how far it can be trusted, in [0, 1].
+        gate_logit: Added to the raw share of the known colour.
+    """
+    quats, scales, opacities, colors, gate = start.raw.split([4, 3, 1, 3, 1], dim=-1)
+    local = F.normalize(torch.cat([quats[..., :1] + 1, quats[..., 1:]], dim=-1), dim=-1)
+    color, trust = known
+    share = trust * (gate + gate_logit).sigmoid()
+    return Gaussians(
+        means=start.means,
+        quats=quaternion_multiply(start.orientation, local),
+        scales=start.footprint * torch.exp(2.5 * torch.tanh(scales / 2.5)),  # within a factor of 12
+        opacities=(opacities + start.opacity_logit).sigmoid()[..., 0],
+        colors=torch.lerp(colors.sigmoid(), color.clamp(0.0, 1.0), share),
+    )
+
+
+def _along_rays(
+    raw: Float[Tensor, "b u t k c"],
+    scene: Scene,
+    views: slice,
+    kept: Int[Tensor, "b v t"] | None,
+    grid: TokenGrid,
+    max_offset: float,
+    frames: Float[Tensor, "b v 4"],
+) -> Starts:
+    """Splats of some views' kept tokens, on the rays of their pixels."""
+    cameras = scene.cameras[:, views]
+    across = math.isqrt(raw.shape[3])  # splats on a side of a token
+    stride = grid.side // across
+    if scene.maps is None or scene.near is None:
+        anchors = axis_anchors(cameras, rig_axis(scene.cameras), stride)
+        logit = torch.zeros_like(anchors.distances)
+    else:
+        anchors = ray_anchors(cameras, scene.maps[:, views], scene.near[:, views], stride)
+        logit = 4.0 * anchors.on_body - 2.0
+    if views.start == 0:
+        logit = torch.full_like(logit, 3.0)  # the mask says where the photo's are
+    chosen = torch.cat([anchors.directions, anchors.distances, logit], dim=-1)
+    chosen = take_cells(patchify(chosen, across), None if kept is None else kept[:, views])  # [b, u, t, k, 5]
+    directions, distances, logit = chosen.split([3, 1, 1], dim=-1)
+    means = cameras.centers[:, :, None, None] + (distances + max_offset * torch.tanh(raw[..., :1])) * directions
+    focal = cameras.Ks[:, :, 0, 0, None, None, None]
+    orientation = frames[:, views, None, None].expand(*means.shape[:-1], -1)
+    return Starts(
+        raw=raw[..., 1:].flatten(1, 3),
+        means=means.flatten(1, 3),
+        footprint=(0.7 * stride * distances / focal).flatten(1, 3),
+        orientation=orientation.flatten(1, 3),
+        opacity_logit=logit.flatten(1, 3),
+    )
+
+
+def _on_the_skin(
+    raw: Float[Tensor, "b j k c"], points: Float[Tensor, "b j 3"], scene: Scene, frames: Float[Tensor, "b v 4"]
+) -> Starts:
+    """Splats of the body tokens, near their vertices."""
+    spacing = (SKIN_AREA / (raw.shape[1] * raw.shape[2])) ** 0.5
+    offset = MAX_SKIN_OFFSET * torch.tanh(raw[..., :3]).flatten(1, 2)
+    means = points.repeat_interleave(raw.shape[2], dim=1) + offset @ scene.cameras.viewmats[:, 0, :3, :3]
+    return Starts(
+        raw=raw[..., 3:].flatten(1, 2),
+        means=means,
+        footprint=torch.full_like(means[..., :1], 0.5 * spacing),
+        orientation=frames[:, :1].expand(-1, means.shape[1], -1),
+        opacity_logit=torch.zeros_like(means[..., :1]),
+    )
+
+
+def _join(parts: Sequence[Starts]) -> Starts:
+    return Starts(
+        raw=torch.cat([part.raw for part in parts], dim=1),
+        means=torch.cat([part.means for part in parts], dim=1),
+        footprint=torch.cat([part.footprint for part in parts], dim=1),
+        orientation=torch.cat([part.orientation for part in parts], dim=1),
+        opacity_logit=torch.cat([part.opacity_logit for part in parts], dim=1),
     )

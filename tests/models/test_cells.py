@@ -34,6 +34,14 @@ def test_the_photos_mask_counts_beside_the_body():
     assert kept[0, 0].item() == 0
 
 
+def test_without_a_body_the_other_views_go_by_the_photos_mask_and_its_mirror_image():
+    alpha = torch.zeros(1, 64, 64)
+    alpha[:, :8, :8] = 1.0
+    kept = nearest_cells(alpha, None, num_views=3, grid=8, count=2)
+    assert [sorted(cells) for cells in kept[0].tolist()[1:]] == [[0, 7], [0, 7]]
+    assert nearest_cells(alpha, None, num_views=3, grid=8, count=64) is None
+
+
 def test_filling_keeps_what_is_known_and_continues_it():
     values, known = torch.zeros(1, 16, 16), torch.zeros(1, 16, 16)
     values[0, 4, 4], known[0, 4, 4] = 2.0, 1.0

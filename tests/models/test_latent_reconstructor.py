@@ -1,10 +1,18 @@
 import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import trimesh
 
-from humansplat.geometry.projection import intrinsics, look_at, orbit
+from humansplat.errors import UserError
+from humansplat.geometry.projection import intrinsics, look_at, orbit, project
+from humansplat.geometry.rays import pixel_centers
+from humansplat.models.cells import patchify, take_cells
 from humansplat.models.conditioning import BodyConditioner
 from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.structures import Cameras, PosedBody
@@ -38,16 +46,16 @@ def ellipsoid_body(batch: int = 1) -> PosedBody:
     )
 
 
-def rig(batch: int = 1, azimuth: float = 0.0) -> Cameras:
+def rig(batch: int = 1, azimuth: float = 0.0, num_views: int = 4) -> Cameras:
     eye = torch.tensor([3.8 * math.sin(azimuth), 0.9, 3.8 * math.cos(azimuth)]).expand(batch, 3)
     center = torch.tensor([0.0, 0.9, 0.0]).expand(batch, 3)
     K = intrinsics(math.radians(30), SIZE, SIZE).expand(batch, 3, 3)
     photo = Cameras(viewmats=look_at(eye, center, UP), Ks=K, width=SIZE, height=SIZE)
-    return orbit(photo, center, torch.arange(4) * math.pi / 2)
+    return orbit(photo, center, torch.arange(num_views) * (2 * math.pi / num_views))
 
 
-def dummy_inputs(rng: torch.Generator, batch: int = 2, azimuth: float = 0.0) -> dict:
-    body, cameras = ellipsoid_body(batch), rig(batch, azimuth)
+def dummy_inputs(rng: torch.Generator, batch: int = 2, azimuth: float = 0.0, num_views: int = 4) -> dict:
+    body, cameras = ellipsoid_body(batch), rig(batch, azimuth, num_views)
     conditions = BodyConditioner(num_tokens=20, map_size=SIZE // 2)(body, cameras)
     return {
         "latents": torch.randn(batch, 1, 4, SIZE // 8, SIZE // 8, generator=rng),
@@ -128,7 +136,7 @@ def test_batch_equals_one_by_one(rng):
 
 
 def test_save_and_load_gives_the_same_splats(rng, tmp_path):
-    model = LatentReconstructor(**TINY).eval()
+    model = LatentReconstructor(**TINY | {"window": math.inf, "num_body_tokens": None}).eval()
     model.save_pretrained(tmp_path)
     again = LatentReconstructor.from_pretrained(tmp_path).eval()
     inputs = dummy_inputs(rng)
@@ -143,8 +151,91 @@ def test_checkpointing_does_not_change_gradients(rng):
         if enable:
             model.enable_gradient_checkpointing()
         model(**inputs).colors.square().sum().backward()
-        grads.append(model.embed.weight.grad.clone())
+        grads.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
     torch.testing.assert_close(*grads)
+
+
+def test_compiled_without_graph_breaks_it_is_the_same():
+    """In a process of its own: the annotations' checks of the tests cannot be compiled."""
+    script = Path(__file__).with_name("compiled_reconstructor.py")
+    paths = [str(script.parents[2]), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_weights_in_bfloat16_give_nearly_the_same_splats(rng):
+    model, inputs = LatentReconstructor(**TINY).eval(), dummy_inputs(rng)
+    exact, rough = model(**inputs), model.bfloat16()(**inputs)
+    assert rough.means.dtype == torch.float32
+    assert (exact.means - rough.means).norm(dim=-1).max() < 0.005
+
+
+def test_patches_of_cells_keep_a_splat_for_each_pixel_on_its_ray(rng):
+    model = LatentReconstructor(**TINY | {"patch": 2, "num_views": 5, "kept_cells": None})
+    inputs = dummy_inputs(rng, num_views=5)
+    inputs["latents"] = torch.randn(2, 5, 4, SIZE // 8, SIZE // 8, generator=rng)
+    splats, cameras = model(**inputs), inputs["cameras"]
+    counts = [SIZE**2, 4 * (SIZE // 2) ** 2, 20 * 2]
+    assert splats.num_splats == sum(counts)
+    photo, others, _ = splats.means.split(counts, dim=1)
+    others = others.unflatten(1, (4, -1))
+    for view, means, stride in [(0, photo, 1)] + [(view + 1, others[:, view], 2) for view in range(4)]:
+        xy, _ = project(means, cameras.viewmats[:, view], cameras.Ks[:, view])
+        centers = stride * pixel_centers(SIZE // stride, SIZE // stride)[None, None]
+        expected = take_cells(patchify(centers, 16 // stride), None).flatten(1, 3)
+        torch.testing.assert_close(xy, expected.expand_as(xy), atol=1e-2, rtol=0)
+    hit = inputs["maps"].hit[:, :1, ..., None].float().repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    level = (photo - torch.tensor([0.0, 0.9, 0.0])) / torch.tensor([0.3, 0.85, 0.2])
+    on_body = level.norm(dim=-1)[take_cells(patchify(hit, 16), None).flatten(1) > 0]
+    assert on_body.median().item() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("use", ["none", "tokens", "maps", "full"])
+def test_what_is_not_used_of_the_body_changes_nothing(rng, use):
+    model = LatentReconstructor(**TINY | {"body": use})
+    inputs = dummy_inputs(rng, batch=1)
+    body, on_rays = inputs["body"], 12 * 64 + 3 * 12 * 16
+    other = replace(body, vertices=1.1 * body.vertices)
+    normals = inputs["token_normals"].flip(-1)
+    seen = model(**inputs)
+    moved = model(**inputs | {"body": other})
+    turned = model(**inputs | {"token_normals": normals}).means[:, :on_rays]
+    assert torch.equal(seen.means, moved.means) == (use == "none")
+    assert torch.equal(seen.means[:, :on_rays], turned) == (use in ("none", "maps"))
+    assert seen.num_splats == on_rays + (0 if use in ("none", "tokens") else 40)
+    if use in ("none", "tokens"):
+        assert torch.equal(model(**inputs | {"maps": None}).means, seen.means)
+    else:
+        with pytest.raises(ValueError, match="needs body maps"):
+            model(**inputs | {"maps": None})
+
+
+def test_without_a_body_splats_start_at_the_rigs_axis(rng):
+    model = LatentReconstructor(**TINY | {"body": "none", "kept_cells": None})
+    inputs = dummy_inputs(rng, batch=1, azimuth=0.7)
+    conditions = BodyConditioner(num_tokens=20, map_size=SIZE // 2, body="none")(inputs["body"], inputs["cameras"])
+    means = model(**inputs | conditions._asdict()).means[0, : SIZE**2].detach()
+    facing = torch.tensor([math.sin(0.7), 0.0, math.cos(0.7)])
+    assert (means @ facing).abs().max() < 0.01
+    assert (means[:, 1] - 0.9).abs().max() == pytest.approx(3.8 * math.tan(math.radians(15)), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"patch": 0}, "patch is 0"),
+        ({"num_views": 1}, "num_views is 1"),
+        ({"unseen_splats": 3}, "divides the 8 pixels"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(wrong, told):
+    with pytest.raises(UserError, match=told):
+        LatentReconstructor(**TINY | wrong)
 
 
 def test_nothing_stands_where_the_photo_shows_background(rng):
@@ -182,3 +273,8 @@ def test_a_picture_that_does_not_fit_is_refused(rng):
     inputs["latents"] = torch.randn(2, 1, 4, 16, 16, generator=rng)
     with pytest.raises(ValueError, match="64 px needs latents of 8 cells"):
         LatentReconstructor(**TINY)(**inputs)
+    inputs = dummy_inputs(rng)
+    with pytest.raises(ValueError, match="takes 5 cameras, got 4"):
+        LatentReconstructor(**TINY, num_views=5)(**inputs)
+    with pytest.raises(ValueError, match="8 cells cannot be cut into patches of 3"):
+        LatentReconstructor(**TINY, patch=3)(**inputs)

@@ -1,0 +1,34 @@
+import json
+
+import pytest
+import torch
+
+from humansplat.errors import UserError
+from humansplat.models.autoencoder import build_autoencoder, encode_images, load_autoencoder
+
+
+def test_the_autoencoder_of_a_pipeline_is_found_and_its_scale_is_stable_diffusions_by_default(tmp_path, rng):
+    ours = build_autoencoder(channels=(16, 16, 16, 16))
+    ours.save_pretrained(tmp_path / "pipeline" / "vae")
+    config = tmp_path / "pipeline" / "vae" / "config.json"
+    values = json.loads(config.read_text())
+    del values["scaling_factor"]
+    config.write_text(json.dumps(values))
+    images = torch.rand(1, 3, 32, 32, generator=rng)
+    with torch.no_grad():
+        latents = [encode_images(vae, images) for vae in (ours.eval(), load_autoencoder(tmp_path / "pipeline"))]
+    torch.testing.assert_close(0.18215 * latents[0], latents[1])
+
+
+def test_folders_without_an_autoencoder_of_these_cells_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no autoencoder"):
+        load_autoencoder(tmp_path / "sd-vae")
+    ours = build_autoencoder(channels=(16, 16, 16, 16))
+    type(ours)(
+        block_out_channels=(16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=16,
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="cells are 2 pixels on a side, 8 are needed"):
+        load_autoencoder(tmp_path)
