@@ -1,5 +1,6 @@
 """What the network is given."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from humansplat.draws import BatchGenerator
 from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics, look_at
 from humansplat.models.autoencoder import build_autoencoder, encode_images, on_white
+from humansplat.models.edm import LatentDenoiser
+from humansplat.models.sv3d import SV3D, build_image_encoder
 from humansplat.structures import Cameras
 from humansplat.training.latents import LatentSource, elevations
 from humansplat.training.reconstruction_task import ReconstructionTask
@@ -86,6 +89,26 @@ def test_each_kind_is_what_it_says_and_the_photo_stays_clean(vae, batch):
     assert seen.azimuths[0].tolist() == pytest.approx([0, torch.pi / 2, torch.pi, 1.5 * torch.pi])
     assert ((seen.noised - truth).flatten(1).std(dim=1) / seen.sigma - 1).abs().max() < 0.1
     assert known.all()
+
+
+def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
+    model = SV3D(make_tiny_sv3d(), build_image_encoder(16, 1, 2, 16, image_size=32))
+    model.save(tmp_path)
+    latents = LatentsConfig(clean=0.0, diffused=1.0, view_model=tmp_path)
+    made = LatentSource(ReconstructionConfig(autoencoder=vae, num_inputs=4, latents=latents))
+    assert isinstance(made.view_model, LatentDenoiser)
+    assert set(made.view_model.state_dict()) <= {name.removeprefix("view_model.") for name in made.state_dict()}
+    with torch.no_grad():
+        values, _ = made.mixed(batch, torch.Generator().manual_seed(0))
+    truth = made.clean(batch).values
+    assert values.shape == truth.shape
+    assert values.isfinite().all()
+    torch.testing.assert_close(values[:, 0], truth[:, 0], rtol=0, atol=0)
+    assert ((values - truth)[:, 1:].flatten(2).abs().amax(dim=2) > 0.01).all()
+    with pytest.raises(UserError, match="unet"):
+        LatentSource(
+            ReconstructionConfig(autoencoder=vae, num_inputs=4, latents=replace(latents, view_model=tmp_path / "no"))
+        )
 
 
 def test_shares_are_those_of_the_people(vae):
