@@ -55,7 +55,7 @@ ROWS = (
     Row(name="k1", title="K = 1", changes=(f"{MODEL}.window=1.0",), paper=23.333),
     Row(name="k3", title="K = 3", changes=(f"{MODEL}.window=3.0",), paper=24.383),
     Row(name="k4", title="K = 4", changes=(f"{MODEL}.window=4.0",), paper=24.013),
-    Row(name="kinf", title="K unlimited", changes=(f"{MODEL}.window=.inf",)),
+    Row(name="unlimited", title="K unlimited", changes=(f"{MODEL}.window=.inf",)),
     Row(name="pixels", title="pixel space", changes=("reconstruction.space=pixel",), paper=23.125),
     Row(name="parts", title="with the hierarchical loss", changes=("reconstruction.hierarchical.weight=1.0",)),
     Row(name="four", title="four true views", changes=("reconstruction.num_inputs=4",)),

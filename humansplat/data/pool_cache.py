@@ -8,7 +8,7 @@ that start together share the operating system's copy. The cache holds one ``.np
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +84,10 @@ def _digest(root: Path) -> str:
     return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
 
 
-def _read(folder: Path, kept: dict[str, object]) -> PoolCache | None:
+def _read(folder: Path, kept: Mapping[str, object]) -> PoolCache | None:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        if index["of"] != kept:
+        if index["of"] != dict(kept):
             return None
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in index["tensors"]
@@ -98,7 +98,11 @@ def _read(folder: Path, kept: dict[str, object]) -> PoolCache | None:
 
 
 def _write(
-    folder: Path, names: Sequence[str], load: Callable[[str], PersonTensors], kept: dict[str, object], num_workers: int
+    folder: Path,
+    names: Sequence[str],
+    load: Callable[[str], PersonTensors],
+    kept: Mapping[str, object],
+    num_workers: int,
 ) -> None:
     """Decode everybody into a temporary folder, then put it in the cache's place."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +110,7 @@ def _write(
         new = Path(room) / "new"
         new.mkdir()
         arrays = _decode(new, names, load, num_workers)
-        index = {"of": kept, "names": list(names), "tensors": arrays}
+        index = {"of": dict(kept), "names": list(names), "tensors": arrays}
         (new / INDEX).write_text(json.dumps(index), encoding="utf-8")
         if folder.exists():
             folder.rename(Path(room) / "old")

@@ -42,7 +42,7 @@ def test_each_row_is_a_run_that_differs_in_what_it_names(ablations, arguments, t
     assert main.data.train == tmp_path / "a b"
     assert main.data.capacity == 7
     assert main.reconstruction.model.window == 2
-    assert configs["kinf-0"].reconstruction.model.window == math.inf
+    assert configs["unlimited-0"].reconstruction.model.window == math.inf
     assert configs["nobody-2"].reconstruction.model.body == "none"
     assert [name for name, config in configs.items() if config.reconstruction.hierarchical.weight > 0] == ["parts-0"]
     assert isinstance(configs["pixels-0"].reconstruction, ReconstructionConfig)
@@ -68,7 +68,7 @@ def test_the_table_shows_what_is_there(ablations, tmp_path):
     assert rows["main"] == ["24.50 ± 0.71", "", "", "", "", "", "", "24.29", ""]
     assert rows["nobody"] == ["22.00", "", "18.00", "20.12", "0.9123", "", "-2.50", "22.64", "-1.66"]
     assert rows["bodies-fitted"] == ["23.50", "", "19.00", "", "", "", "-1.00", "24.29", "+0.00"]
-    assert rows["kinf"] == [""] * 9
+    assert rows["unlimited"] == [""] * 9
 
 
 def test_jobs_wait_for_others_and_failures_are_told(ablations, tmp_path, capsys):
