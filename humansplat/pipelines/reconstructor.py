@@ -24,7 +24,7 @@ from humansplat.io.body_files.record import BodyRecord
 from humansplat.metrics.image import silhouette_iou
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, on_white
 from humansplat.models.conditioning import BodyConditioner
-from humansplat.models.latent_reconstructor import NUM_VIEWS, LatentReconstructor
+from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.pipelines.body_estimation import BodyEstimator
 from humansplat.pipelines.crop_cameras import camera_in_crop, camera_in_photo
 from humansplat.pipelines.given_body import given_body
@@ -64,7 +64,9 @@ class Reconstructor:
         self.autoencoder = None if autoencoder is None else autoencoder.to(self.device).eval()
         self.network = network.to(self.device).eval()
         self.weights = weights
-        self.condition = BodyConditioner(num_tokens=network.num_body_tokens, map_size=weights.image_size // 2)
+        self.condition = BodyConditioner(
+            num_tokens=network.num_body_tokens, map_size=weights.image_size // 2, body=network.body_use
+        )
         self._estimator: BodyEstimator | None = None
 
     @staticmethod
@@ -173,7 +175,7 @@ class Reconstructor:
 
         Args:
             images: sRGB and straight alpha, of the weights' image size.
-            cameras: ``[b, 4]``: of each picture, and the three that complete it.
+            cameras: ``[b, v]``: of each picture, and those that complete the network's views.
             body: Vertices ``[b, v, 3]``, in the cameras' world.
             latents: Of those four views, the photo's first, for weights that were trained with four;
                 ``None`` encodes the picture.
@@ -256,7 +258,7 @@ class Reconstructor:
         Returns:
             Unbatched, those too faint to be seen left out; on the reconstructor's device.
         """
-        turns = torch.arange(NUM_VIEWS) * (math.pi / 2)
+        turns = torch.arange(self.network.num_views) * (2 * math.pi / self.network.num_views)
         cameras = orbit(camera, body.joints[0], turns).map(lambda tensor: tensor[None])
         image = torch.cat([capture.image, capture.mask[None]])
         splats = self.splats(image[None], cameras, batched(body))[0]
