@@ -248,6 +248,18 @@ def collect(out: Path, rows: Sequence[Row]) -> dict[str, dict[str, dict[str, flo
     return found
 
 
+def costs(out: Path, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Steps, minutes and GiB of each run so far; minutes are those beside the other runs on its GPU."""
+    found = {}
+    for name in [f"{row.name}-{seed}" for row in rows for seed in row.seeds]:
+        log = out / name / "log.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines()[:-1] if log.is_file() else []  # the last may be half written
+        trained = [values for values in map(json.loads, lines) if values["group"] == "train"]
+        if trained:
+            found[name] = {key: trained[-1][key] for key in ("step", "minutes", "memory_gib") if key in trained[-1]}
+    return found
+
+
 def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -370,7 +382,7 @@ def main() -> int:
     results = collect(arguments.out, ROWS)
     if not arguments.table:
         settings = {"steps": arguments.steps, "batch": arguments.batch, "set": arguments.set, "failed": failed}
-        text = json.dumps({"settings": settings, "rows": results}, indent=1)
+        text = json.dumps({"settings": settings, "rows": results, "costs": costs(arguments.out, ROWS)}, indent=1)
         (arguments.out / "results.json").write_text(text + "\n", encoding="utf-8")
     print(f"{(time.monotonic() - started) / 60:.1f} minutes\n\n{table(results, ROWS)}")
     for name, reason in failed.items():
