@@ -253,7 +253,9 @@ def costs(out: Path, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     found = {}
     for name in [f"{row.name}-{seed}" for row in rows for seed in row.seeds]:
         log = out / name / "log.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines()[:-1] if log.is_file() else []  # the last may be half written
+        lines = (
+            log.read_text(encoding="utf-8").splitlines()[:-1] if log.is_file() else []
+        )  # the last may be half written
         trained = [values for values in map(json.loads, lines) if values["group"] == "train"]
         if trained:
             found[name] = {key: trained[-1][key] for key in ("step", "minutes", "memory_gib") if key in trained[-1]}
