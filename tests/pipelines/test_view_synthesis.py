@@ -27,8 +27,8 @@ def test_the_photos_view_is_the_photo(synthesizer, rng):
 
 
 def test_a_photos_views_are_its_seeds_whatever_else_is_in_the_batch(synthesizer, rng):
-    photos = torch.rand(3, 3, 32, 32, generator=rng)
-    together = synthesizer(photos, seeds=[1, 2, 3], num_steps=2, decode=False)
+    photos = torch.rand(2, 3, 32, 32, generator=rng)
+    together = synthesizer(photos, seeds=[1, 2], num_steps=2, decode=False)
     alone = synthesizer(photos[1:2], seeds=[2], num_steps=2, decode=False, one_pass=False)
     torch.testing.assert_close(together.latents[1:2], alone.latents, atol=1e-4, rtol=1e-4)
     other = synthesizer(photos[1:2], seeds=[3], num_steps=2, decode=False)

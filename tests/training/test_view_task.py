@@ -44,15 +44,15 @@ def test_it_learns_and_leaves_what_the_library_loads(make_task, pool, tmp_path):
     module = task.build_module()
     task.autoencoder.requires_grad_(False)
     optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
-    generator = torch.Generator().manual_seed(0)
     totals = []
-    for step in range(12):
+    for step in range(5):  # the same people, noise and levels each time
+        generator = torch.Generator().manual_seed(0)
         terms = task.training_loss(module, task.sample(pool, 2, generator), generator, step)
         optimizer.zero_grad()
         terms["denoising"].backward()
         optimizer.step()
         totals.append(terms["denoising"].item())
-    assert sum(totals[-3:]) < 0.8 * sum(totals[:3])
+    assert totals[-1] < 0.7 * totals[0], totals
 
     module.eval()
     with torch.no_grad():
