@@ -1,4 +1,4 @@
-"""The toy task, in a file of its own because a test runs it as a script, too; and small people on disk.
+"""The toy tasks, in files of their own because tests run one as a script, too; and small people on disk.
 
 People are naked bodies coloured by where on the body a pixel lies.
 """

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from humansplat import draws
@@ -21,6 +22,7 @@ from humansplat.training.people import People, open_pools
 from humansplat.training.trainer import Trainer
 
 STEPS = 6
+LONG_STEPS = 100
 AUGMENT = AugmentConfig(
     mirror=0.5, gain=0.2, permute=0.5, crop_scale=0.1, crop_shift=0.1, background=0.5, jpeg=0.5, jpeg_quality=40
 )
@@ -113,10 +115,10 @@ def plan(
     )  # fmt: skip
 
 
-def train(run: TrainConfig, *, poison: Sequence[int] = (), resume: bool = False) -> Trainer:
+def train(run: TrainConfig, task: PeopleTask | None = None, *, resume: bool = False) -> Trainer:
     accelerator = Accelerator(cpu=True)
     with open_pools(run.data, accelerator, seed=run.seed) as (people, validation):
-        trainer = Trainer(run, PeopleTask(poison), accelerator, people, validation)
+        trainer = Trainer(run, task or PeopleTask(), accelerator, people, validation)
         trainer.run(resume=resume)
     return trainer
 
@@ -140,10 +142,28 @@ def main() -> None:
     train(plan(*folders, "stream-two", "stream"))
     train(plan(*folders, "parts-two", batch_size=1, accumulate=2))
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-    train(plan(*folders, "shares-two", batch_size=1, accumulate=2), poison=[3])
+    train(plan(*folders, "shares-two", batch_size=1, accumulate=2), PeopleTask(poison=[3]))
     train(plan(*folders, "resumed-two"), resume=True)
     train(replace(plan(*folders, "started-two"), init_from=root / "pool-one"))
     torch.distributed.destroy_process_group()
+    if rank == 1:
+        run_until_killed(*folders)
+
+
+def run_until_killed(*folders: Path) -> None:
+    """One process again, which waits for a line, says when it begins a step and would go on for long."""
+    sys.stdin.readline()
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_USE_FSDP"):
+        del os.environ[name]
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+    class Telling(PeopleTask):
+        def sample(self, pool: People, batch_size: int, generator: torch.Generator) -> Tensor:
+            print("step", flush=True)
+            return super().sample(pool, batch_size, generator)
+
+    run = plan(*folders, "killed", batch_size=4)
+    train(replace(run, num_steps=LONG_STEPS, log_every=5), Telling())
 
 
 if __name__ == "__main__":

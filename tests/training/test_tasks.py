@@ -67,10 +67,10 @@ def train_steps(task, module, pool, steps: int, lr: float) -> list[float]:
 def test_reconstruction_learns_and_reports_by_side(task, pool):
     module = task.build_module()
     before = task.validate(module, pool)
-    train_steps(task, module, pool, steps=30, lr=3e-3)
+    train_steps(task, module, pool, steps=8, lr=1e-2)
     with torch.no_grad():
         after = task.validate(module, pool)
-    assert after["psnr"] > before["psnr"] + 1.0
+    assert after["psnr"] > before["psnr"] + 3.0
     assert set(after) == {f"{name}{side}" for name in METRICS for side in ("", "_front", "_side", "_back")}
     assert after["psnr_box"] < after["psnr"]  # the box has less of the white that everybody gets right
     assert after["psnr_head"] > before["psnr_head"]
@@ -80,7 +80,7 @@ def test_autoencoder_learns_and_stores_its_scale(pool, tmp_path):
     torch.manual_seed(0)
     task = AutoencoderTask(tiny_config(tmp_path))
     module = task.build_module()
-    totals = train_steps(task, module, pool, steps=12, lr=2e-3)
+    totals = train_steps(task, module, pool, steps=8, lr=3e-3)
     assert np.mean(totals[-3:]) < 0.7 * np.mean(totals[:3])
     with torch.no_grad():
         figures = task.validate(module, pool)

@@ -1,7 +1,6 @@
-"""A small real task: a convolutional autoencoder of smooth pictures. Run as a script, it trains."""
+"""A small real task: a convolutional autoencoder of smooth pictures."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,8 +30,8 @@ class ToyPool:
 class ToyTask:
     """Autoencoding by mean squared error; at the steps in ``poison`` the loss is not a number."""
 
-    def __init__(self, poison: Sequence[int] = (), tells: bool = False) -> None:
-        self.poison, self.tells = set(poison), tells
+    def __init__(self, poison: Sequence[int] = ()) -> None:
+        self.poison = set(poison)
 
     def build_module(self) -> nn.Module:
         return nn.Sequential(
@@ -47,8 +46,6 @@ class ToyTask:
         return ()
 
     def sample(self, pool: ToyPool, batch_size: int, generator: torch.Generator) -> Tensor:
-        if self.tells:
-            print("step", flush=True)
         return pool.pictures[draws.integers(generator, len(pool), batch_size)]
 
     def training_loss(
@@ -98,15 +95,3 @@ def training_lines(folder: Path) -> list[dict]:
     """The readings of a run's losses."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if line["group"] == "train"]
-
-
-def main() -> None:
-    """``toy.py FOLDER NUM_STEPS``: a line a step, and a checkpoint at every reading."""
-    folder, num_steps = Path(sys.argv[1]), int(sys.argv[2])
-    checkpoint = CheckpointConfig(every_minutes=1e-9)
-    config = toy_config(folder, num_steps=num_steps, validate_every=1000, batch_size=4, checkpoint=checkpoint)
-    toy_trainer(config, ToyTask(tells=True)).run()
-
-
-if __name__ == "__main__":
-    main()
