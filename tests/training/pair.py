@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from humansplat import draws
 from humansplat.config import AugmentConfig, CheckpointConfig, DataConfig, OptimConfig, TrainConfig
+from humansplat.errors import UserError
 from humansplat.training.people import People, open_pools
 from humansplat.training.trainer import Trainer
 
@@ -141,7 +142,12 @@ def main() -> None:
     train(plan(*folders, "pool-two"))
     train(plan(*folders, "stream-two", "stream"))
     train(plan(*folders, "parts-two", batch_size=1, accumulate=2))
-    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"}
+    try:
+        train(plan(*folders, "refused"))
+    except UserError as error:
+        (root / f"refused-{rank}.txt").write_text(str(error))
+    del os.environ["FSDP_ACTIVATION_CHECKPOINTING"]
     train(plan(*folders, "shares-two", batch_size=1, accumulate=2), PeopleTask(poison=[3]))
     train(plan(*folders, "resumed-two"), resume=True)
     train(replace(plan(*folders, "started-two"), init_from=root / "pool-one"))

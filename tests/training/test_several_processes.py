@@ -123,6 +123,11 @@ def test_a_killed_run_loses_only_the_steps_since_its_checkpoint(root):
     assert all(torch.equal(tensor, two.weights[name]) for name, tensor in one.weights.items())
 
 
+def test_what_is_not_done_is_refused(root):
+    for rank in range(2):
+        assert "use gradient_checkpointing" in (root / f"refused-{rank}.txt").read_text()
+
+
 def test_what_is_exported_is_whole(root):
     for folder in ("best", "final"):
         assert (root / "shares-two" / folder / "metrics.json").is_file()

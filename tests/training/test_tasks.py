@@ -43,11 +43,18 @@ def tiny_config(tmp_path: Path, **reconstruction: object) -> TrainConfig:
     )
 
 
-@pytest.fixture
-def task(tmp_path) -> ReconstructionTask:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """With an untrained autoencoder in it."""
     torch.manual_seed(0)
-    build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
-    return ReconstructionTask(tiny_config(tmp_path))
+    folder = tmp_path_factory.mktemp("tasks")
+    build_autoencoder((16, 16, 16, 16)).save_pretrained(folder / "vae")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def task(folder) -> ReconstructionTask:
+    return ReconstructionTask(tiny_config(folder))
 
 
 def train_steps(task, module, pool, steps: int, lr: float) -> list[float]:
@@ -65,6 +72,7 @@ def train_steps(task, module, pool, steps: int, lr: float) -> list[float]:
 
 
 def test_reconstruction_learns_and_reports_by_side(task, pool):
+    torch.manual_seed(0)
     module = task.build_module()
     before = task.validate(module, pool)
     train_steps(task, module, pool, steps=8, lr=1e-2)
@@ -89,10 +97,9 @@ def test_autoencoder_learns_and_stores_its_scale(pool, tmp_path):
     assert scale == pytest.approx(1 / figures["latent_spread"], rel=1e-3)
 
 
-def test_only_the_chosen_bodies_are_perturbed(pool, tmp_path):
-    build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
+def test_only_the_chosen_bodies_are_perturbed(pool, folder):
     for share, moved in ((0.0, False), (1.0, True)):
-        task = ReconstructionTask(tiny_config(tmp_path, wrong_bodies=share))
+        task = ReconstructionTask(tiny_config(folder, wrong_bodies=share))
         generator = torch.Generator().manual_seed(0)
         batch = task.sample(pool, 2, generator)
         wrong = task._perturbed(batch, generator)
@@ -101,8 +108,7 @@ def test_only_the_chosen_bodies_are_perturbed(pool, tmp_path):
         assert (error < 0.3).all()
 
 
-def test_penalties_are_there_when_they_weigh_something(pool, tmp_path):
-    build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
+def test_penalties_are_there_when_they_weigh_something(pool, folder):
     generator = torch.Generator().manual_seed(0)
     parts = {"parts", "parts_perceptual", "perceptual"}
     for weight, names in ((0.0, set()), (0.1, {"spill", "opacity"} | parts)):
@@ -110,15 +116,14 @@ def test_penalties_are_there_when_they_weigh_something(pool, tmp_path):
             "perceptual": PerceptualConfig(kind="encoder", weight=weight),
             "hierarchical": HierarchicalConfig(weight=weight, levels=(16, 32)),
         }
-        task = ReconstructionTask(tiny_config(tmp_path, spill_weight=weight, opacity_weight=weight, **options))
+        task = ReconstructionTask(tiny_config(folder, spill_weight=weight, opacity_weight=weight, **options))
         terms = task.training_loss(task.build_module(), task.sample(pool, 2, generator), generator, 0)
         assert terms.keys() - {"squared", "absolute", "mask", "ssim", "_psnr"} == names
         assert all(value.isfinite() for value in terms.values())
 
 
-def test_the_photograph_is_matched_as_often_as_asked(pool, tmp_path):
-    build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
-    task = ReconstructionTask(tiny_config(tmp_path, photo_weight=1.0))
+def test_the_photograph_is_matched_as_often_as_asked(pool, folder):
+    task = ReconstructionTask(tiny_config(folder, photo_weight=1.0))
     batch = task.sample(pool, 4, torch.Generator().manual_seed(0))
     same = (batch.targets == batch.images).flatten(2).all(dim=2)
     assert (same.sum(dim=1) == 1).all()  # one of the targets, the others are other views

@@ -224,7 +224,8 @@ def test_what_cannot_be_resumed_is_refused(toy, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_step_never_waits_for_the_device(toy, tmp_path):
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_step_never_waits_for_the_device(toy, tmp_path, precision):
     class Watched(toy.ToyTask):
         """From the third step on, between two readings, whatever waits for the device is an error."""
 
@@ -234,7 +235,7 @@ def test_step_never_waits_for_the_device(toy, tmp_path):
             )
             return super().sample(pool, batch_size, generator)
 
-    trainer = toy.toy_trainer(toy.toy_config(tmp_path, mixed_precision="bf16"), Watched(), cpu=False)
+    trainer = toy.toy_trainer(toy.toy_config(tmp_path, mixed_precision=precision), Watched(), cpu=False)
     try:
         assert trainer.run().finished
     finally:
