@@ -155,7 +155,7 @@ def test_checkpointing_does_not_change_gradients(rng):
     torch.testing.assert_close(*grads)
 
 
-def test_compiled_without_graph_breaks_it_is_the_same():
+def test_it_compiles_without_graph_breaks_under_autocast_and_with_gradients():
     """In a process of its own: the annotations' checks of the tests cannot be compiled."""
     script = Path(__file__).with_name("compiled_reconstructor.py")
     paths = [str(script.parents[2]), os.environ.get("PYTHONPATH", "")]
