@@ -87,22 +87,23 @@ def train(run: Run, arguments: argparse.Namespace) -> None:
 
 
 def report(runs: list[Run], out: Path) -> None:
-    """Losses of each reading, how far they are from the first run's, people a second and memory."""
+    """Losses of each reading and how far they are from the first run's; people a second, also against one GPU's."""
     curves = {run.name: readings(out / run.name) for run in runs}
     print(f"\n{'step':>6}" + "".join(f"{name:>12}" for name in curves))
     steps = [line["step"] for line in curves[runs[0].name]]
     for place, step in enumerate(steps):
         print(f"{step:>6}" + "".join(f"{curve[place]['total']:12.5f}" for curve in curves.values()))
     first = curves[runs[0].name]
-    print(f"\n{'run':<8}{'people/s':>10}{'ratio':>8}{'GiB':>8}{'mean |dloss|/loss':>20}{'largest':>10}")
-    base = None
+    print(f"\n{'run':<8}{'people/s':>10}{'/single':>8}{'/one':>8}{'GiB':>8}{'mean |dloss|/loss':>20}{'largest':>10}")
+    speeds: dict[str, float] = {}
     for run in runs:
         curve = curves[run.name]
         # The first reading has the warming up in it.
         minutes, done = curve[-1]["minutes"] - curve[0]["minutes"], curve[-1]["step"] - curve[0]["step"]
         speed = done * run.batch_size * run.processes / (60 * minutes)
-        base = speed if run.name == "single" else base
-        ratio = f"{speed / base:8.2f}" if base and run.processes > 1 else " " * 8
+        speeds[run.name] = speed
+        bases = [speeds.get(name) if run.processes > 1 else None for name in ("single", "one")]
+        ratio = "".join(f"{speed / base:8.2f}" if base else " " * 8 for base in bases)
         apart = [abs(a["total"] - b["total"]) / b["total"] for a, b in zip(curve, first, strict=True)]
         same_batch = run.batch_size * run.processes == runs[0].batch_size * runs[0].processes
         difference = f"{sum(apart) / len(apart):20.2e}{max(apart):10.2e}" if same_batch else ""

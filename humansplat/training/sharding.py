@@ -75,7 +75,8 @@ def wrap(module: nn.Module, accelerator: Accelerator) -> nn.Module:
     """The module as training calls it."""
     if accelerator.num_processes == 1 or is_sharded_module(module):
         return module
-    return DistributedDataParallel(module, gradient_as_bucket_view=True)
+    # Buffers are the same everywhere: nothing in a step changes them.
+    return DistributedDataParallel(module, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
 @contextlib.contextmanager

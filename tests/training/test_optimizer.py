@@ -4,7 +4,14 @@ from torch import nn
 
 from humansplat.config import OptimConfig
 from humansplat.training.meter import LossMeter
-from humansplat.training.optimizer import clipped_step, make_optimizer, moments, restore_moments, set_learning_rate
+from humansplat.training.optimizer import (
+    LossScale,
+    clipped_step,
+    make_optimizer,
+    moments,
+    restore_moments,
+    set_learning_rate,
+)
 
 
 def make_module() -> nn.Module:
@@ -83,6 +90,32 @@ def test_restored_moments_go_on_alike():
         backward(each)
         clipped_step(its, 1.0)
     assert all(torch.equal(one, two) for one, two in zip(module.parameters(), other.parameters(), strict=True))
+
+
+def test_loss_scale_falls_with_overflows_and_grows_with_patience():
+    scale = LossScale(torch.device("cpu"), start=4.0, patience=3)
+    yes, no = torch.tensor(True), torch.tensor(False)
+    seen = [(bool(scale.update(overflow)), float(scale.value)) for overflow in (yes, no, no, yes, no, no, no, no, yes)]
+    assert [value for _, value in seen] == [2, 2, 2, 1, 1, 1, 2, 2, 1]
+    assert not any(hopeless for hopeless, _ in seen)
+    other = LossScale(torch.device("cpu"))
+    other.load_state_dict(scale.state_dict())
+    assert bool(other.update(yes))  # no smaller scale could help
+    assert other.value == 1
+
+
+def test_scaled_gradients_make_the_step_of_plain_ones():
+    module, scaled = make_module(), make_module()
+    norms = []
+    for each, scale in ((module, None), (scaled, torch.tensor(1024.0))):
+        optimizer = make_optimizer(each, OptimConfig(lr=0.01))
+        for _ in range(3):
+            backward(each, 1.0 if scale is None else float(scale))
+            norm, _ = clipped_step(optimizer, 0.5, scale)
+            norms.append(norm)
+    torch.testing.assert_close(norms[:3], norms[3:])
+    for one, other in zip(module.parameters(), scaled.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_meter_averages_good_steps_and_counts_bad_ones_in_a_row():
