@@ -9,7 +9,10 @@ import torch
 from PIL import Image
 
 from humansplat.capture.capture import Capture
+from humansplat.config import DataConfig, ReconstructionConfig, ReconstructorConfig, TrainConfig
+from humansplat.data.dataset import PeoplePool
 from humansplat.data.format import PersonRecord, manifest_line, write_person
+from humansplat.data.people import BodyTemplate
 from humansplat.errors import UserError
 from humansplat.evaluation import (
     Subject,
@@ -22,8 +25,10 @@ from humansplat.evaluation import (
     summary,
 )
 from humansplat.geometry.projection import intrinsics, look_at, orbit, project
+from humansplat.metrics.views import SIDES
 from humansplat.render import render_gaussians
 from humansplat.structures import Cameras, Gaussians
+from humansplat.training.reconstruction_task import ReconstructionTask
 
 UP = torch.tensor([0.0, 1.0, 0.0])
 SIZE = 64
@@ -91,6 +96,27 @@ def test_true_bodies_are_scored_and_shown(people, tiny_reconstructor, tmp_path):
     evaluate(tiny_reconstructor, people, tmp_path / "two", bodies="true", progress=False)
     for name in ("metrics.json", "contact_sheet.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_validation_while_training_has_the_same_figures(people, tiny_reconstructor, tiny_weights, tmp_path):
+    metrics = evaluate(tiny_reconstructor, people, tmp_path, bodies="true", progress=False)
+    network = tiny_reconstructor.network
+    config = TrainConfig(
+        task="reconstruction",
+        data=DataConfig(image_size=SIZE),
+        reconstruction=ReconstructionConfig(
+            autoencoder=tiny_weights / "vae",
+            model=ReconstructorConfig(num_body_tokens=network.config["num_body_tokens"]),
+        ),
+    )
+    pool = PeoplePool(people, BodyTemplate.of(tiny_reconstructor.body_model), capacity=2)
+    pool.load(2)
+    with torch.no_grad():
+        figures = ReconstructionTask(config).validate(network, pool)
+    for group in ("mean", *SIDES):
+        for name, value in metrics[group].items():
+            ours = figures[name if group == "mean" else f"{name}_{group}"]
+            assert ours == pytest.approx(value, abs=2e-4), (group, name)
 
 
 def test_perturbed_bodies_are_the_same_every_time_and_near_the_truth(people, tiny_reconstructor, tmp_path):
