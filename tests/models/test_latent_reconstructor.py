@@ -168,6 +168,21 @@ def test_it_compiles_without_graph_breaks_under_autocast_and_with_gradients():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_forward_never_waits_for_the_device(rng):
+    model = LatentReconstructor(**TINY | {"patch": 2}).cuda()
+    inputs = {name: value.to("cuda") for name, value in dummy_inputs(rng).items()}
+    try:
+        for mode in ("default", "error"):  # kernels are compiled in the first round
+            torch.cuda.set_sync_debug_mode(mode)
+            with torch.autocast("cuda", torch.bfloat16):
+                splats = model(**inputs)
+            splats.colors.square().sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_weights_in_bfloat16_give_nearly_the_same_splats(rng):
     model, inputs = LatentReconstructor(**TINY).eval(), dummy_inputs(rng)
     exact, rough = model(**inputs), model.bfloat16()(**inputs)
