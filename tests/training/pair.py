@@ -23,7 +23,7 @@ from humansplat.training.people import People, open_pools
 from humansplat.training.trainer import Trainer
 
 STEPS = 6
-LONG_STEPS = 100
+LONG_STEPS = 60
 AUGMENT = AugmentConfig(
     mirror=0.5, gain=0.2, permute=0.5, crop_scale=0.1, crop_shift=0.1, background=0.5, jpeg=0.5, jpeg_quality=40
 )
@@ -88,9 +88,16 @@ class PeopleTask:
 
 
 def plan(
-    root: Path, people: Path, bodies: Path, name: str, source: str = "pool", batch_size: int = 2, accumulate: int = 1
+    root: Path,
+    people: Path,
+    bodies: Path,
+    name: str,
+    source: str = "pool",
+    batch_size: int = 2,
+    accumulate: int = 1,
+    kept: bool = False,
 ) -> TrainConfig:
-    """A run whose every step is logged and kept, in ``root/name``."""
+    """A run whose every step is logged, and kept if asked for, in ``root/name``."""
     return TrainConfig(
         task="autoencoder",
         output_dir=root / name,
@@ -112,7 +119,7 @@ def plan(
             body_models=bodies,
         ),
         optim=OptimConfig(lr=3e-2, warmup_steps=2, ema_decay=0.5, max_grad_norm=0.1),
-        checkpoint=CheckpointConfig(every_minutes=1e-9, keep=STEPS),
+        checkpoint=CheckpointConfig(every_minutes=1e-9 if kept else 60.0, keep=STEPS),
     )  # fmt: skip
 
 
@@ -148,7 +155,7 @@ def main() -> None:
     except UserError as error:
         (root / f"refused-{rank}.txt").write_text(str(error))
     del os.environ["FSDP_ACTIVATION_CHECKPOINTING"]
-    train(plan(*folders, "shares-two", batch_size=1, accumulate=2), PeopleTask(poison=[3]))
+    train(plan(*folders, "shares-two", batch_size=1, accumulate=2, kept=True), PeopleTask(poison=[3]))
     train(plan(*folders, "resumed-two"), resume=True)
     train(replace(plan(*folders, "started-two"), init_from=root / "pool-one"))
     torch.distributed.destroy_process_group()
@@ -168,7 +175,7 @@ def run_until_killed(*folders: Path) -> None:
             print("step", flush=True)
             return super().sample(pool, batch_size, generator)
 
-    run = plan(*folders, "killed", batch_size=4)
+    run = plan(*folders, "killed", batch_size=4, kept=True)
     train(replace(run, num_steps=LONG_STEPS, log_every=5), Telling())
 
 

@@ -27,7 +27,7 @@ def root(pair, smpl_folder, write_painted_person, tmp_path_factory) -> Path:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
 
-    pair.train(pair.plan(*folders, "pool-one", batch_size=4))
+    pair.train(pair.plan(*folders, "pool-one", batch_size=4, kept=True))
     keep_until(root / "pool-one", root / "resumed-two", step=3)
     command = [sys.executable, str(PAIR)]
     arguments = [str(path) for path in (root / "store", *folders)]
@@ -40,11 +40,11 @@ def root(pair, smpl_folder, write_painted_person, tmp_path_factory) -> Path:
     pair.train(pair.plan(*folders, "shares-one", batch_size=4), pair.PeopleTask(poison=[3]))
     pair.train(replace(pair.plan(*folders, "started-one", batch_size=4), init_from=root / "pool-one"))
     assert processes[0].wait() == 0
-    kill_after_steps(processes[1], 23)
-    assert 15 <= load_checkpoint(root / "killed").step < pair.LONG_STEPS
+    kill_after_steps(processes[1], 13)
+    assert 5 <= load_checkpoint(root / "killed").step < pair.LONG_STEPS
     keep_until(root / "shares-two", root / "resumed-one", step=4)
     pair.train(pair.plan(*folders, "resumed-one", batch_size=4), pair.PeopleTask(poison=[3]), resume=True)
-    long = replace(pair.plan(*folders, "whole", batch_size=4), num_steps=pair.LONG_STEPS, log_every=5)
+    long = replace(pair.plan(*folders, "whole", batch_size=4, kept=True), num_steps=pair.LONG_STEPS, log_every=5)
     pair.train(long)
     pair.train(replace(long, output_dir=root / "killed"), resume=True)
     torch.set_num_threads(before)

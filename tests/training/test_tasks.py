@@ -36,7 +36,7 @@ def tiny_config(tmp_path: Path, **reconstruction: object) -> TrainConfig:
         num_steps=100,
         optim=OptimConfig(warmup_steps=1),
         data=DataConfig(image_size=SIZE, augment=AugmentConfig(mirror=0.5)),
-        autoencoder=AutoencoderConfig(views_per_person=2),
+        autoencoder=AutoencoderConfig(views_per_person=1),
         reconstruction=ReconstructionConfig(
             autoencoder=tmp_path / "vae", model=model, num_targets=2, **reconstruction
         ),
