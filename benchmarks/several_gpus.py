@@ -70,7 +70,8 @@ def train(run: Run, arguments: argparse.Namespace) -> None:
         "optim.warmup_steps": min(20, arguments.steps - 1),
     }
     settings_given = [f"--set={name}={value}" for name, value in settings.items()]
-    launch, environment = [sys.executable], os.environ | {"PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    launch, environment = [sys.executable], os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if run.accelerate is not None:
         if arguments.cpu:
             launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(run.processes)]
