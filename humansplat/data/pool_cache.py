@@ -63,8 +63,10 @@ def open_cache(
         num_workers: Threads that decode.
 
     Raises:
-        UserError: If somebody's files are broken or unlike the others'.
+        UserError: If somebody's files are broken or unlike the others', or the folder holds something else.
     """
+    if folder.exists() and not (folder.is_dir() and ((folder / INDEX).is_file() or not any(folder.iterdir()))):
+        raise UserError(f"data.cache ({folder}) holds no cache but other files: give a folder of its own")
     kept = {"manifest": _digest(root), "image_size": image_size, "max_views": max_views, "model": template.model}
     found = _read(folder, kept)
     if found is None or not set(names) <= set(found.names):

@@ -1,7 +1,7 @@
 """The people that a run draws from: pools in memory, or streams."""
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from accelerate import Accelerator
 from tqdm import tqdm
@@ -25,7 +25,7 @@ def load_body(config: DataConfig) -> BodyModel:
     return load_body_model(config.body_model, folder=config.body_models, gender=config.body_gender)
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_pools(
     config: DataConfig, accelerator: Accelerator, *, seed: int = 0
 ) -> Iterator[tuple[People, PeoplePool | None]]:
@@ -93,7 +93,9 @@ def _open_training(config: DataConfig, accelerator: Accelerator, template: BodyT
         flagged=config.flagged,
         cache=config.cache,
     )
-    _load(pool, "training people", accelerator, minimum=config.min_people, wait=config.watch)
+    # A cache is written by one process; the others find it whole.
+    with accelerator.local_main_process_first() if config.cache else contextlib.nullcontext():
+        _load(pool, "training people", accelerator, minimum=config.min_people, wait=config.watch)
     return pool
 
 

@@ -37,6 +37,12 @@ def test_a_pool_from_a_cache_is_the_pool(root, template, tmp_path):
     assert loaded(root, template, cache=cache, capacity=2).names == ["p1", "p2"]
 
 
+def test_a_folder_of_other_files_is_left_alone(root, template):
+    with pytest.raises(UserError, match="holds no cache"):
+        loaded(root, template, cache=root)
+    assert len(loaded(root, template)) == 3
+
+
 def test_a_cache_of_another_state_is_written_anew(root, template, tmp_path, write_person):
     cache = tmp_path / "cache"
     loaded(root, template, cache=cache)
