@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.errors import UserError
+from humansplat.models.loading import load_part
 
 CELL = 8
 """Pixels on a side of a latent cell."""
@@ -46,13 +46,12 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
         folder: Its own, or that of a whole pipeline, with the autoencoder in ``vae``.
 
     Raises:
-        UserError: If there is none, or it has other cells.
-        OSError: If the folder lacks the weights.
+        UserError: If there is none, its tensors do not fit, or it has other cells.
     """
     folder = folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
     if not (folder / "config.json").is_file():  # diffusers would take the name for one on the hub
         raise UserError(f"{folder} holds no autoencoder (no config.json): give a folder that save_pretrained wrote")
-    autoencoder = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    autoencoder = load_part(AutoencoderKL, folder)
     cell = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
     if cell != CELL:
         raise UserError(f"{folder}: the autoencoder's cells are {cell} pixels on a side, {CELL} are needed")

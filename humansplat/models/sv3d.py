@@ -7,17 +7,17 @@ A folder of weights holds ``unet/`` and ``image_encoder/`` as ``save_pretrained`
 import json
 import math
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from humansplat.errors import UserError
 from humansplat.models.edm import denoise_with
+from humansplat.models.loading import load_part
 from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
 from humansplat.models.sv3d_weights import load_unet
 
@@ -25,8 +25,6 @@ COND_AUG = 1e-5
 """Noise on the photo before encoding that SV3D was trained with, and that its embedding states."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 UNET, IMAGE_ENCODER, FEATURE_EXTRACTOR = "unet", "image_encoder", "feature_extractor"
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class SV3D(nn.Module):
@@ -136,30 +134,23 @@ def load_sv3d(folder: Path, dtype: torch.dtype = torch.float32) -> SV3D:
     return SV3D(unet, image_encoder, mean, std).eval()
 
 
-def load_part(kind: type[M], folder: Path, dtype: torch.dtype) -> M:
-    """Load a model that ``save_pretrained`` wrote, strictly, in ``eval`` mode.
+def check_latents(unet: SV3DUNet, autoencoder: AutoencoderKL) -> None:
+    """Refuse a network that was trained on other latents than an autoencoder makes.
 
     Raises:
-        UserError: If files are missing, or a tensor is missing, unknown or of another shape; it is named.
+        UserError: If their channels or their scales differ.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} holds no config.json; give a folder of {kind.__name__}'s weights")
-    try:
-        # Other shapes are let through here, and refused below with their names.
-        module, told = kind.from_pretrained(  # type: ignore[attr-defined]
-            folder, torch_dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+    scale, channels = autoencoder.config["scaling_factor"], autoencoder.config["latent_channels"]
+    if unet.config["out_channels"] != channels:
+        raise UserError(
+            f"the autoencoder has latents of {channels} channels, the UNet takes {unet.config['out_channels']}: "
+            "give the autoencoder that the UNet was trained with"
         )
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder} does not load ({error}); get the weights anew") from error
-    wrong = {
-        "missing": told["missing_keys"],
-        "unexpected": [name for name in told["unexpected_keys"] if not name.endswith("position_ids")],
-        "of another shape": [name for name, *_ in told["mismatched_keys"]],
-    }
-    lines = [f"{label}: {', '.join(sorted(names))}" for label, names in wrong.items() if names]
-    if lines:
-        raise UserError(f"{folder} does not fit {kind.__name__}; {'; '.join(lines)}")
-    return module.eval()
+    if not math.isclose(scale, unet.latent_scaling, rel_tol=1e-3):
+        raise UserError(
+            f"the autoencoder scales latents by {scale}, the UNet expects {unet.latent_scaling}: "
+            "give the autoencoder that the UNet was trained with"
+        )
 
 
 def build_image_encoder(

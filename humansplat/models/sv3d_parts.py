@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from humansplat.errors import UserError
-from humansplat.models.sv3d_weights import check_tensors
+from humansplat.models.loading import check_tensors
 
 VISUAL = "conditioner.embedders.0.open_clip.model.visual."
 _QUANT = re.compile(r"(conditioner\.embedders\.\d+\.encoder\.)quant_conv\.weight")

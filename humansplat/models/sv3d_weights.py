@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from humansplat.errors import UserError
+from humansplat.models.loading import check_tensors
 from humansplat.models.sv3d_unet import SV3DUNet
 
 Layout = Literal["stability", "diffusers"]
@@ -195,26 +196,6 @@ def _own_part(state: Mapping[str, Tensor], source: str) -> tuple[Layout, dict[st
     raise UserError(
         f"{source} holds no layout of SV3D or SVD that is known; its tensors begin with {', '.join(sorted(state)[:3])}"
     )
-
-
-def check_tensors(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str, kind: str) -> None:
-    """Hold tensors against the names and shapes that a class ``kind`` has.
-
-    Raises:
-        UserError: If any is missing, unknown or of another shape; all are named.
-    """
-    problems = {
-        "missing": sorted(shapes.keys() - given.keys()),
-        "unexpected": sorted(given.keys() - shapes.keys()),
-        "of another shape": sorted(
-            f"{name} {tuple(given[name].shape)} instead of {tuple(shapes[name])}"
-            for name in shapes.keys() & given.keys()
-            if given[name].shape != shapes[name]
-        ),
-    }
-    told = [f"{label}: {', '.join(names)}" for label, names in problems.items() if names]
-    if told:
-        raise UserError(f"{source} does not fit {kind}; {'; '.join(told)}")
 
 
 def _folder_config(folder: Path) -> dict[str, object]:

@@ -19,7 +19,8 @@ from humansplat.errors import UserError
 from humansplat.models.autoencoder import decode_latents, encode_images
 from humansplat.models.edm import SIGMA_MAX, SIGMA_MIN, karras_sigmas
 from humansplat.models.edm_sampling import Denoise, Sampler, guidance_by_angle, guide, sample, unit_noise
-from humansplat.models.sv3d import CLIP_MEAN, CLIP_STD, SV3D, load_part, load_sv3d
+from humansplat.models.loading import load_part
+from humansplat.models.sv3d import CLIP_MEAN, CLIP_STD, SV3D, check_latents, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
 from humansplat.structures.base import TensorStruct
 
@@ -61,11 +62,7 @@ class ViewSynthesizer(DiffusionPipeline):
         image_std: tuple[float, ...] | list[float] = CLIP_STD,
     ) -> None:
         super().__init__()
-        if not math.isclose(vae.config["scaling_factor"], unet.latent_scaling, rel_tol=1e-3):
-            raise ValueError(
-                f"the autoencoder scales latents by {vae.config['scaling_factor']}, the UNet expects "
-                f"{unet.latent_scaling}"
-            )
+        check_latents(unet, vae)
         self.register_modules(unet=unet, image_encoder=image_encoder, vae=vae)
         self.register_to_config(image_mean=list(image_mean), image_std=list(image_std))
         self.model = SV3D(unet, image_encoder, tuple(image_mean), tuple(image_std))

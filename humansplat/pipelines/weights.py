@@ -19,6 +19,7 @@ import humansplat
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 from humansplat.io.checksum import sha256_of
+from humansplat.models.loading import check_tensors
 
 CONFIG = "config.json"
 CHECKSUMS = "SHA256SUMS"
@@ -106,7 +107,8 @@ def load_module(kind: type[M], folder: Path) -> M:
             f"{folder / CONFIG}: {kind.__name__} has no {', '.join(unknown)}; the weights are of another version"
         )
     module = kind.from_config(values)
-    _check_keys(module, state, folder)
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    check_tensors(state, shapes, str(folder), kind.__name__)
     module.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()}, strict=True)
     return module.eval()
 
@@ -186,19 +188,3 @@ def _check_sums(folder: Path, digests: dict[str, str]) -> None:
             raise UserError(f"{folder} lacks {name}, which its {CHECKSUMS} lists; get the weights anew")
         if (digests.get(name) or sha256_of(file)) != expected:
             raise UserError(f"{file} is damaged: it differs from {CHECKSUMS}; get the weights anew")
-
-
-def _check_keys(module: torch.nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
-    expected = module.state_dict()
-    problems = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - expected.keys()),
-        "of another shape": sorted(
-            f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
-            for name in expected.keys() & state.keys()
-            if state[name].shape != expected[name].shape
-        ),
-    }
-    told = [f"{label}: {', '.join(names)}" for label, names in problems.items() if names]
-    if told:
-        raise UserError(f"{folder} does not fit {type(module).__name__}; {'; '.join(told)}")

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from humansplat.errors import UserError
 from humansplat.models.autoencoder import build_autoencoder, encode_images, load_autoencoder
@@ -31,4 +32,15 @@ def test_folders_without_an_autoencoder_of_these_cells_are_refused(tmp_path):
         norm_num_groups=16,
     ).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cells are 2 pixels on a side, 8 are needed"):
+        load_autoencoder(tmp_path)
+
+
+def test_a_tensor_that_is_missing_is_named_instead_of_drawn_at_random(tmp_path):
+    build_autoencoder(channels=(16, 16, 16, 16)).save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file({name: value for name, value in load_file(file).items() if name != "encoder.conv_in.bias"}, file)
+    with pytest.raises(UserError, match=r"missing: encoder\.conv_in\.bias"):
+        load_autoencoder(tmp_path)
+    file.unlink()
+    with pytest.raises(UserError, match="does not load"):
         load_autoencoder(tmp_path)
