@@ -168,6 +168,7 @@ class PeoplePool:
         *,
         num_inputs: Literal[1, 4] = 1,
         photo_weight: float = 0.0,
+        whole: bool = False,
         augment: AugmentConfig | None = None,
     ) -> PeopleBatch:
         """Draw people and, for each, different target views among all of theirs.
@@ -178,6 +179,7 @@ class PeoplePool:
             generator: On the pool's device.
             num_inputs: Pictures of the rig given as input: the photograph or all four.
             photo_weight: Probability that the photograph's own view is put among the targets, besides its chance.
+            whole: Only views of the whole person beyond the rig's are targets, as far as there are any.
             augment: Random mirroring and recolouring; ``None`` changes nothing.
 
         Raises:
@@ -190,6 +192,9 @@ class PeoplePool:
         if photo_weight > 0:
             chosen = draws.uniform(generator, batch_size) < photo_weight
             keys[:, 0] -= chosen.float()  # below all others
+        if whole:
+            with self._lock:
+                keys = keys - self._slots["compared"][people].float()
         batch = self.batch(people, keys.argsort(dim=1)[:, :num_targets], num_inputs=num_inputs)
         return batch if augment is None else augment_batch(batch, augment, self.template, generator)
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Literal
@@ -93,6 +94,7 @@ class PeopleStream:
         *,
         num_inputs: Literal[1, 4] = 1,
         photo_weight: float = 0.0,
+        whole: bool = False,
         augment: AugmentConfig | None = None,
     ) -> PeopleBatch:
         """The next people; see :meth:`humansplat.data.dataset.PeoplePool.sample` for the arguments.
@@ -100,11 +102,12 @@ class PeopleStream:
         Raises:
             UserError: If a person's files are missing, broken or unlike the others'.
         """
+        shares = self._config.views
         options = SampleOptions(
             num_targets=num_targets,
             num_inputs=num_inputs,
             photo_weight=photo_weight,
-            shares=self._config.views,
+            shares=replace(shares, rig=0.0, half=0.0, face=0.0, closeup=0.0) if whole else shares,
             ring_inputs=self._config.ring_inputs,
             image_size=self._image_size,
         )

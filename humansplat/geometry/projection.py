@@ -110,6 +110,11 @@ def unproject(
     return (cam - viewmat[..., None, :3, 3]) @ viewmat[..., :3, :3]
 
 
+def elevations(cameras: Cameras) -> Float[Tensor, "*batch"]:
+    """How far above the horizon cameras stand that look at somebody: how far they look down, radians."""
+    return -cameras.viewmats[..., 2, 1].clamp(-1, 1).asin()
+
+
 def orbit(
     camera: Cameras,
     center: Float[Tensor, "*batch 3"],

@@ -90,6 +90,8 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
         num_frames: As published; any number of views can be given.
         latent_scaling: The autoencoder's ``scaling_factor``: noised latents have it, the photo's latent that is laid
             beside them does not.
+        norm_groups: Of the group norms. 32 groups of a narrow network's 32 channels would take every channel's mean
+            away, and a person's colours with it.
 
     Raises:
         ValueError: If the widths of the embeddings do not go together.
@@ -112,6 +114,7 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
         num_attention_heads: int | tuple[int, ...] | list[int] = (5, 10, 20, 20),
         num_frames: int = 21,
         latent_scaling: float = 0.18215,
+        norm_groups: int = 32,
     ) -> None:
         super().__init__(
             sample_size=sample_size,
@@ -144,6 +147,9 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
                 # As published. diffusers' blocks with attention, and those on the way up, have a tenth of it.
                 if isinstance(module, nn.GroupNorm):
                     module.eps = 1e-5
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.num_groups = norm_groups
         self.latent_scaling = latent_scaling
         self.side_multiple = 2 ** (len(block_out_channels) - 1)
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from humansplat import draws
 from humansplat.config import ReconstructionConfig
 from humansplat.data.people import PeopleBatch
+from humansplat.geometry.projection import elevations
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
 from humansplat.models.edm import LatentDenoiser, add_noise
-from humansplat.structures import Cameras
 
 KINDS = ("clean", "noised", "diffused", "missing")
 ENCODED_AT_ONCE = 16
@@ -114,11 +114,6 @@ class LatentSource(nn.Module):
             azimuths.expand(len(noised), -1),
             elevations(batch.cameras),
         )
-
-
-def elevations(cameras: Cameras) -> Float[Tensor, "*batch"]:
-    """How far above the horizon cameras stand that look at somebody: how far they look down, radians."""
-    return -cameras.viewmats[..., 2, 1].clamp(-1, 1).asin()
 
 
 def _load_view_model(options: ReconstructionConfig) -> LatentDenoiser | None:

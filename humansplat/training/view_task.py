@@ -1,5 +1,6 @@
 """Learning SV3D: from a photo's latent and embedding, the latents of the views around the person."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,19 +11,19 @@ from humansplat import draws
 from humansplat.config import SV3DConfig, TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
+from humansplat.data.rig import NUM_RIG_VIEWS
 from humansplat.errors import UserError
-from humansplat.metrics.image import psnr, ssim
-from humansplat.models.autoencoder import decode_latents, encode_images, load_autoencoder, on_white
+from humansplat.metrics.generated_views import score_generated
+from humansplat.metrics.image import psnr
+from humansplat.models.autoencoder import decode_latents, encode_images, load_autoencoder
 from humansplat.models.edm import add_noise, karras_sigmas, loss_weight
 from humansplat.models.edm_sampling import sample, unit_noise
 from humansplat.models.sv3d import SV3D, build_image_encoder, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet
-from humansplat.training.latents import elevations
+from humansplat.training.view_jitter import TrainingViews, jittered_views, rig_views
 
 VALIDATION_BATCH = 8
 ONE_STEP_SIGMA = 1.0
-NAMES = {1: "side", 2: "back", 3: "side"}
-"""Of the generated views of the rig."""
 
 
 class ViewDenoising(nn.Module):
@@ -62,7 +63,7 @@ class ViewDenoising(nn.Module):
 
 
 class ViewTask:
-    """EDM's loss on the four views of the rig at log-normal noise levels, with dropped conditions."""
+    """EDM's loss at log-normal noise levels; conditions are dropped, and some people's views are not the rig's."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.options = config.sv3d
@@ -73,17 +74,16 @@ class ViewTask:
         """A fresh network, or the one to fine-tune; what is not to be trained takes no gradients.
 
         Raises:
-            UserError: If ``weights`` do not load, or no parameter has one of the names in ``trainable``.
+            UserError: If ``weights`` do not load, or no parameter has a name in ``trainable``.
         """
         options = self.options
         scaling = self.autoencoder.config["scaling_factor"]
         model = build_sv3d(options, scaling) if options.weights is None else load_sv3d(options.weights)
         module = ViewDenoising(model.train())
         if options.trainable:
+            chosen = trainable_names([name for name, _ in module.named_parameters()], options.trainable)
             for name, parameter in module.named_parameters():
-                parameter.requires_grad_(any(part in name for part in options.trainable))
-            if not any(parameter.requires_grad for parameter in module.parameters()):
-                raise UserError(f"sv3d.trainable ({list(options.trainable)}) is in no parameter's name")
+                parameter.requires_grad_(name in chosen)
         return module
 
     def frozen_modules(self) -> Sequence[nn.Module]:
@@ -91,52 +91,52 @@ class ViewTask:
         return (self.autoencoder,)
 
     def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> PeopleBatch:
-        """People with all four views of the rig."""
-        return pool.sample(batch_size, 1, generator, num_inputs=4, augment=self.augment)
+        """People with all four views of the rig, and three others where views are jittered."""
+        count = NUM_RIG_VIEWS - 1 if self.options.view_jitter > 0 else 1
+        return pool.sample(batch_size, count, generator, num_inputs=4, whole=True, augment=self.augment)
 
     def training_loss(
         self, module: nn.Module, batch: PeopleBatch, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
         """Squared error of the denoised latents, weighted so that the network's own counts alike everywhere."""
         with torch.no_grad():
-            clean = self._latents(batch)
+            views = self._views(batch, generator)
+            clean = self._latents(views)
         count, options = len(clean), self.options
         sigma = (options.sigma_mean + options.sigma_std * draws.normal(generator, count)).exp()
         noised = add_noise(clean, draws.normal(generator, *clean.shape), sigma)
         kept = (draws.uniform(generator, count, 2) >= options.drop).to(clean.dtype)
-        estimate = module(noised, sigma, clean[:, 0], on_white(batch.images[:, 0]), *_places(batch), kept)
+        estimate = module(noised, sigma, clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations, kept)
         error = (estimate.float() - clean).square().mean(dim=(1, 2, 3, 4))
         return {"denoising": (loss_weight(sigma) * error).mean(), "_latent_error": error.detach().mean()}
 
     def validate(self, module: nn.Module, pool: PeoplePool) -> dict[str, float]:
-        """Pictures of sampled views against the truth; and of latents noised to sigma 1 and denoised in one step."""
+        """The figures of ``metrics.generated_views`` of sampled views, and two that tell where a loss comes from.
+
+        ``psnr_one_step`` is of latents noised to sigma 1 and denoised in one step, ``psnr_decoded`` of the true
+        latents: no view model can do better with this autoencoder.
+        """
         assert isinstance(module, ViewDenoising)
         scores: dict[str, list[Tensor]] = {}
         for batch, start in _batches(pool):
-            truth = on_white(batch.images)
-            clean = self._latents(batch)
-            sampled = self._sample(module.model, batch, clean[:, 0], start)
-            sigma = clean.new_full((len(clean),), ONE_STEP_SIGMA)
-            noised = add_noise(clean, _noise(clean, start), sigma)
-            photo = on_white(batch.images[:, 0])
-            one_step = module.model.denoise(noised, sigma, clean[:, 0], photo, *_places(batch))
-            for view, side in NAMES.items():
-                drawn = decode_latents(self.autoencoder, sampled[:, view]).float()
-                values = {"psnr": psnr(drawn, truth[:, view]), "ssim": ssim(drawn, truth[:, view])}
-                restored = decode_latents(self.autoencoder, one_step[:, view].to(clean.dtype)).float()
-                values["psnr_one_step"] = psnr(restored, truth[:, view])
-                for name, value in values.items():
-                    scores.setdefault(name, []).append(value)
-                    scores.setdefault(f"{name}_{side}", []).append(value)
+            views = rig_views(batch)
+            truth, clean = views.pictures, self._latents(views)
+            figures = score_generated(self._drawn(module.model, views, clean, start), truth, batch.images[:, :, 3])
+            noised = add_noise(clean, _noise(clean, start), clean.new_full((len(clean),), ONE_STEP_SIGMA))
+            told = truth[:, 0], views.azimuths, views.elevations
+            one_step = module.model.denoise(noised, clean.new_full((len(clean),), ONE_STEP_SIGMA), clean[:, 0], *told)
+            for name, latents in (("psnr_one_step", one_step.to(clean.dtype)), ("psnr_decoded", clean)):
+                figures[name] = psnr(self._decode(latents[:, 1:]), truth[:, 1:]).mean(dim=1)
+            for name, values in figures.items():
+                scores.setdefault(name, []).append(values)
         return {name: round(float(torch.cat(values).mean()), 4) for name, values in scores.items()}
 
     def pictures(self, module: nn.Module, batch: PeopleBatch) -> Tensor:
         """Two rows a person: the four true views, and the photo with the three sampled ones."""
         assert isinstance(module, ViewDenoising)
-        truth = on_white(batch.images)
-        sampled = self._sample(module.model, batch, self._latents(batch)[:, 0], 0)
-        drawn = [decode_latents(self.autoencoder, sampled[:, view]).float() for view in range(1, truth.shape[1])]
-        rows = torch.stack([truth, torch.stack([truth[:, 0], *drawn], dim=1)], dim=1)  # [b, 2, v, 3, h, w]
+        views = rig_views(batch)
+        drawn = self._drawn(module.model, views, self._latents(views), 0)
+        rows = torch.stack([views.pictures, drawn], dim=1)  # [b, 2, v, 3, h, w]
         return rows.permute(3, 0, 1, 4, 2, 5).flatten(4, 5).flatten(1, 3)
 
     def save_pretrained(self, module: nn.Module, folder: Path) -> None:
@@ -144,17 +144,48 @@ class ViewTask:
         assert isinstance(module, ViewDenoising)
         module.model.save(folder)
 
-    def _latents(self, batch: PeopleBatch) -> Tensor:
-        pictures = on_white(batch.images)
-        encoded = [encode_images(self.autoencoder, pictures[:, view]).float() for view in range(pictures.shape[1])]
+    def _views(self, batch: PeopleBatch, generator: torch.Generator) -> TrainingViews:
+        """The rig's, for some people jittered."""
+        if self.options.view_jitter == 0:
+            return rig_views(batch)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return jittered_views(batch, draws.uniform(generator, len(batch.people)) < self.options.view_jitter)
+
+    def _latents(self, views: TrainingViews) -> Tensor:
+        encoded = [encode_images(self.autoencoder, view).float() for view in views.pictures.unbind(1)]
         return torch.stack(encoded, dim=1)
 
-    def _sample(self, model: SV3D, batch: PeopleBatch, photo_latent: Tensor, first_seed: int) -> Tensor:
-        """Latents of the views, without guidance; noise by the person's place."""
-        told = model.to_conditions(photo_latent, on_white(batch.images[:, 0]), *_places(batch))
-        noise = _noise(photo_latent[:, None].expand(-1, batch.images.shape[1], -1, -1, -1), first_seed)
+    def _decode(self, latents: Tensor) -> Tensor:
+        return torch.stack([decode_latents(self.autoencoder, view).float() for view in latents.unbind(1)], dim=1)
+
+    def _drawn(self, model: SV3D, views: TrainingViews, clean: Tensor, first_seed: int) -> Tensor:
+        """The photo and pictures of views that are sampled without guidance; noise by the person's place."""
+        told = model.to_conditions(clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations)
         sigmas = karras_sigmas(self.options.validation_steps)
-        return sample(lambda noised, sigma: model.denoise_given(noised, sigma, told), noise, sigmas, "dpm")
+        sampled = sample(
+            lambda noised, sigma: model.denoise_given(noised, sigma, told), _noise(clean, first_seed), sigmas, "dpm"
+        )
+        return torch.cat([views.pictures[:, :1], self._decode(sampled[:, 1:])], dim=1)
+
+
+def trainable_names(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """The names that patterns choose.
+
+    Args:
+        names: In the network's order.
+        patterns: Parts of names; with ``[-100:]`` behind it a part chooses only the last 100 names that it is in.
+
+    Raises:
+        UserError: If a pattern chooses none.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        part, last = re.fullmatch(r"(.*?)(?:\[-(\d+):\])?", pattern).groups()  # type: ignore[union-attr]
+        found = [name for name in names if part in name]
+        if not found:
+            raise UserError(f"sv3d.trainable: {pattern!r} is in no parameter's name")
+        chosen.update(found[-int(last) :] if last else found)
+    return chosen
 
 
 def build_sv3d(options: SV3DConfig, latent_scaling: float) -> SV3D:
@@ -170,7 +201,8 @@ def build_sv3d(options: SV3DConfig, latent_scaling: float) -> SV3D:
         cross_attention_dim=sizes.embedding_width,
         addition_time_embed_dim=sizes.noise_width,
         projection_class_embeddings_input_dim=sizes.noise_width + 2 * sizes.angle_width,
-        num_frames=4,
+        num_frames=NUM_RIG_VIEWS,
+        norm_groups=sizes.norm_groups,
         latent_scaling=latent_scaling,
     )
     encoder = build_image_encoder(
@@ -188,13 +220,6 @@ def _batches(pool: PeoplePool) -> "list[tuple[PeopleBatch, int]]":
     starts = range(0, len(pool), VALIDATION_BATCH)
     people = [torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=pool.device) for start in starts]
     return [(pool.batch(some, some.new_zeros(len(some), 1), num_inputs=4), int(some[0])) for some in people]
-
-
-def _places(batch: PeopleBatch) -> tuple[Tensor, Tensor]:
-    """Azimuths and elevations of the rig's views, ``[b, v]`` each."""
-    up = elevations(batch.cameras)
-    quarter = torch.arange(up.shape[1], device=up.device) * (torch.pi / 2)
-    return quarter.expand_as(up), up
 
 
 def _noise(like: Tensor, first_seed: int) -> Tensor:

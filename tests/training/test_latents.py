@@ -17,12 +17,12 @@ from humansplat.config import (
 )
 from humansplat.draws import BatchGenerator
 from humansplat.errors import UserError
-from humansplat.geometry.projection import intrinsics, look_at
+from humansplat.geometry.projection import elevations, intrinsics, look_at
 from humansplat.models.autoencoder import build_autoencoder, encode_images, on_white
 from humansplat.models.edm import LatentDenoiser
 from humansplat.models.sv3d import SV3D, build_image_encoder
 from humansplat.structures import Cameras
-from humansplat.training.latents import LatentSource, elevations
+from humansplat.training.latents import LatentSource
 from humansplat.training.reconstruction_task import ReconstructionTask
 
 SIZE = 64
