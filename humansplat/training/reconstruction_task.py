@@ -51,8 +51,9 @@ class ReconstructionTask:
             encoder = load_autoencoder(self.options.autoencoder)  # pixel space, but its features in the losses
         self.perceptual = build_perceptual(self.options.perceptual, encoder)
         self.part_loss = PartLoss(self.options.hierarchical, self.perceptual)
+        model = self.options.model
         self.conditioner = BodyConditioner(
-            num_tokens=self.options.model.num_body_tokens, map_size=self.image_size // 2
+            num_tokens=model.num_body_tokens, map_size=self.image_size // 2, body=model.body
         )
 
     def build_module(self) -> nn.Module:
@@ -79,7 +80,7 @@ class ReconstructionTask:
     def training_loss(
         self, module: nn.Module, batch: PeopleBatch, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
-        """Squared and absolute error, mask, SSIM; bodies partly perturbed."""
+        """The terms that the configuration weighs, of pictures and of body parts; bodies partly perturbed."""
         with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
             body = self._perturbed(batch, generator)
         with torch.no_grad():

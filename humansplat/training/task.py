@@ -30,7 +30,7 @@ class Task(Protocol[Pool, Batch]):
     """One thing to learn: how its modules are made, what a batch is, what a step minimises.
 
     The trainer calls :meth:`build_module` once, moves the module and :meth:`frozen_modules` to the
-    device, and then repeats :meth:`sample` and :meth:`training_loss`. Everything is called under
+    device, and then repeats :meth:`sample` and :meth:`training_loss`. All but :meth:`sample` is called under
     bf16 or fp16 autocast when the run asks for it; what needs float32 (rendering, camera algebra, losses
     outside ``humansplat.losses``) goes under ``torch.autocast(device_type, enabled=False)``.
     """
