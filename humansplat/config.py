@@ -426,6 +426,8 @@ class ReconstructionConfig:
                 raise UserError(
                     f"reconstruction.{name} ({getattr(self, name)}) is a probability: give a number from 0 to 1"
                 )
+        if self.model.num_views != 4:
+            raise UserError(f"reconstruction.model.num_views ({self.model.num_views}) must be 4, the views of the rig")
         if self.num_inputs == 1 and not self.latents.only_clean:
             raise UserError("reconstruction.latents are mixed only with reconstruction.num_inputs=4: set it")
         if self.space == "pixel" and self.latents.diffused > 0:

@@ -125,14 +125,9 @@ def karras_sigmas(
     return torch.cat([levels, torch.zeros(1)])
 
 
-def lognormal_sigmas(
-    count: int, mean: float, std: float, generator: torch.Generator, device: torch.device | str = "cpu"
-) -> Float[Tensor, " b"]:
-    """Draw noise levels to train at; ``mean`` and ``std`` are those of their logarithm.
-
-    The numbers are the generator's device's, so that a CPU generator gives the same levels everywhere.
-    """
-    return (mean + std * draws.normal(generator, count)).exp().to(device)
+def lognormal_sigmas(count: int, mean: float, std: float, generator: torch.Generator) -> Float[Tensor, " b"]:
+    """Draw noise levels to train at, on the generator's device; ``mean`` and ``std`` are those of their logarithm."""
+    return (mean + std * draws.normal(generator, count)).exp()
 
 
 def start_scale(sigma_max: float) -> float:

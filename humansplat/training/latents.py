@@ -6,19 +6,19 @@ denoised in one step by the view model itself, as HumanSplat's published trainin
 the network learns to do without.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from humansplat import draws
 from humansplat.config import ReconstructionConfig
 from humansplat.data.people import PeopleBatch
-from humansplat.geometry.projection import elevations
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
-from humansplat.models.edm import LatentDenoiser, add_noise
+from humansplat.models.edm import LatentDenoiser, add_noise, lognormal_sigmas
+from humansplat.training.view_jitter import rig_views
 
 KINDS = ("clean", "noised", "diffused", "missing")
 ENCODED_AT_ONCE = 16
@@ -39,15 +39,14 @@ class LatentSource(nn.Module):
         options: ``num_inputs``, ``space``, ``latents`` and ``autoencoder`` of it.
 
     Raises:
-        UserError: If the view model's folder does not hold one.
-        OSError: If the autoencoder's folder does not.
+        UserError: If a folder does not hold its model, or the view model is one of other latents.
     """
 
     def __init__(self, options: ReconstructionConfig) -> None:
         super().__init__()
         self.options = options
         self.autoencoder = None if options.space == "pixel" else load_autoencoder(options.autoencoder)
-        self.view_model = _load_view_model(options)
+        self.view_model = None if self.autoencoder is None else _load_view_model(options, self.autoencoder)
 
     @property
     def channels(self) -> int:
@@ -74,7 +73,7 @@ class LatentSource(nn.Module):
         count = len(values)
         kind = self._kinds(count, generator)
         if shares.noised > 0 or shares.diffused > 0:
-            sigma = (shares.sigma_mean + shares.sigma_std * draws.normal(generator, count)).exp()
+            sigma = lognormal_sigmas(count, shares.sigma_mean, shares.sigma_std, generator)
             noised = add_noise(values, draws.normal(generator, *values.shape), sigma)
             others = torch.where(_at(kind == KINDS.index("noised")), noised, values)
             if self.view_model is not None:
@@ -105,24 +104,21 @@ class LatentSource(nn.Module):
 
     def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
         assert self.view_model is not None
-        azimuths = torch.arange(noised.shape[1], device=noised.device) * (math.pi / 2)
+        views = rig_views(batch)
         return self.view_model.denoise(
-            noised,
-            sigma,
-            photo_latent,
-            on_white(batch.images[:, 0]),
-            azimuths.expand(len(noised), -1),
-            elevations(batch.cameras),
+            noised, sigma, photo_latent, views.pictures[:, 0], views.azimuths, views.elevations
         )
 
 
-def _load_view_model(options: ReconstructionConfig) -> LatentDenoiser | None:
+def _load_view_model(options: ReconstructionConfig, autoencoder: AutoencoderKL) -> LatentDenoiser | None:
     folder = options.latents.view_model
     if folder is None or options.latents.diffused == 0:
         return None
-    from humansplat.models.sv3d import load_sv3d  # only who diffuses needs it
+    from humansplat.models.sv3d import check_latents, load_sv3d  # only who diffuses needs it
 
-    return load_sv3d(folder)
+    view_model = load_sv3d(folder)
+    check_latents(view_model.unet, autoencoder)
+    return view_model
 
 
 def _at(chosen: Bool[Tensor, " b"]) -> Bool[Tensor, "b 1 1 1 1"]:

@@ -1,7 +1,7 @@
 """Learning SV3D: from a photo's latent and embedding, the latents of the views around the person."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,9 +16,9 @@ from humansplat.errors import UserError
 from humansplat.metrics.generated_views import score_generated
 from humansplat.metrics.image import psnr
 from humansplat.models.autoencoder import decode_latents, encode_images, load_autoencoder
-from humansplat.models.edm import add_noise, karras_sigmas, loss_weight
+from humansplat.models.edm import add_noise, karras_sigmas, lognormal_sigmas, loss_weight
 from humansplat.models.edm_sampling import sample, unit_noise
-from humansplat.models.sv3d import SV3D, build_image_encoder, load_sv3d
+from humansplat.models.sv3d import SV3D, build_image_encoder, check_latents, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet
 from humansplat.training.view_jitter import TrainingViews, jittered_views, rig_views
 
@@ -74,11 +74,13 @@ class ViewTask:
         """A fresh network, or the one to fine-tune; what is not to be trained takes no gradients.
 
         Raises:
-            UserError: If ``weights`` do not load, or no parameter has a name in ``trainable``.
+            UserError: If ``weights`` do not load or are of other latents, or no parameter has a name in
+                ``trainable``.
         """
         options = self.options
         scaling = self.autoencoder.config["scaling_factor"]
         model = build_sv3d(options, scaling) if options.weights is None else load_sv3d(options.weights)
+        check_latents(model.unet, self.autoencoder)
         module = ViewDenoising(model.train())
         if options.trainable:
             chosen = trainable_names([name for name, _ in module.named_parameters()], options.trainable)
@@ -103,7 +105,7 @@ class ViewTask:
             views = self._views(batch, generator)
             clean = self._latents(views)
         count, options = len(clean), self.options
-        sigma = (options.sigma_mean + options.sigma_std * draws.normal(generator, count)).exp()
+        sigma = lognormal_sigmas(count, options.sigma_mean, options.sigma_std, generator)
         noised = add_noise(clean, draws.normal(generator, *clean.shape), sigma)
         kept = (draws.uniform(generator, count, 2) >= options.drop).to(clean.dtype)
         estimate = module(noised, sigma, clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations, kept)
@@ -216,10 +218,11 @@ def build_sv3d(options: SV3DConfig, latent_scaling: float) -> SV3D:
     return SV3D(unet, encoder)
 
 
-def _batches(pool: PeoplePool) -> "list[tuple[PeopleBatch, int]]":
-    starts = range(0, len(pool), VALIDATION_BATCH)
-    people = [torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=pool.device) for start in starts]
-    return [(pool.batch(some, some.new_zeros(len(some), 1), num_inputs=4), int(some[0])) for some in people]
+def _batches(pool: PeoplePool) -> Iterator[tuple[PeopleBatch, int]]:
+    """Everybody, a few at a time, and the place of the first of them."""
+    for start in range(0, len(pool), VALIDATION_BATCH):
+        some = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=pool.device)
+        yield pool.batch(some, some.new_zeros(len(some), 1), num_inputs=4), start
 
 
 def _noise(like: Tensor, first_seed: int) -> Tensor:

@@ -92,8 +92,9 @@ def test_each_kind_is_what_it_says_and_the_photo_stays_clean(vae, batch):
 
 
 def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
-    model = SV3D(make_tiny_sv3d(), build_image_encoder(16, 1, 2, 16, image_size=32))
-    model.save(tmp_path)
+    encoder = build_image_encoder(16, 1, 2, 16, image_size=32)
+    SV3D(make_tiny_sv3d(latent_scaling=1.0), encoder).save(tmp_path)
+    SV3D(make_tiny_sv3d(latent_scaling=0.18215), encoder).save(tmp_path / "other")
     latents = LatentsConfig(clean=0.0, diffused=1.0, view_model=tmp_path)
     made = LatentSource(ReconstructionConfig(autoencoder=vae, num_inputs=4, latents=latents))
     assert isinstance(made.view_model, LatentDenoiser)
@@ -105,10 +106,10 @@ def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
     assert values.isfinite().all()
     torch.testing.assert_close(values[:, 0], truth[:, 0], rtol=0, atol=0)
     assert ((values - truth)[:, 1:].flatten(2).abs().amax(dim=2) > 0.01).all()
-    with pytest.raises(UserError, match="unet"):
-        LatentSource(
-            ReconstructionConfig(autoencoder=vae, num_inputs=4, latents=replace(latents, view_model=tmp_path / "no"))
-        )
+    for folder, complaint in (("no", "unet"), ("other", "scales latents by 1.0, the UNet expects 0.18215")):
+        other = replace(latents, view_model=tmp_path / folder)
+        with pytest.raises(UserError, match=complaint):
+            LatentSource(ReconstructionConfig(autoencoder=vae, num_inputs=4, latents=other))
 
 
 def test_shares_are_those_of_the_people(vae):
@@ -180,6 +181,8 @@ def test_settings_that_contradict_each_other_are_refused():
         LatentsConfig(clean=0.0)
     with pytest.raises(UserError, match="num_inputs=4"):
         ReconstructionConfig(latents=LatentsConfig(noised=1.0))
+    with pytest.raises(UserError, match="the views of the rig"):
+        ReconstructionConfig(model=ReconstructorConfig(num_views=6))
     with pytest.raises(UserError, match="no pixel space"):
         ReconstructionConfig(
             num_inputs=4, space="pixel", latents=LatentsConfig(diffused=1.0, view_model=Path("views"))
