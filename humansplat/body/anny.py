@@ -160,7 +160,8 @@ class AnnyBody(nn.Module):
 
     def pose(self, parameters: Mapping[str, Tensor]) -> PosedBody:
         """The posed body of named parameters; missing ones are the mean adult's."""
-        return self(**{**self.neutral(), **parameters})
+        complete = parameters.keys() >= self.parameter_shapes.keys()
+        return self(**parameters) if complete else self(**{**self.neutral(), **parameters})
 
     def neutral(self, *batch: int) -> dict[str, Tensor]:
         """Parameters of the mean adult in the rest pose, standing on the ground."""

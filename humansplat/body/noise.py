@@ -91,9 +91,10 @@ class BodyNoise(nn.Module):
             return draws.normal(generator, *like.shape)
 
         share, axes = amount[:, None], sight_axes(viewing)
-        world, _ = self.skeleton(torch.zeros_like(rotations), axis_angle_to_matrix(rotations), translation)
         errors = self._mixing @ (share[..., None] * self._levels * noise(rotations)) @ axes
-        wrong = axis_angle_to_matrix(errors) @ world
+        true_turns, wrong_turns = axis_angle_to_matrix(torch.stack([rotations, errors])).unbind(0)
+        world, _ = self.skeleton(torch.zeros_like(rotations), true_turns, translation)
+        wrong = wrong_turns @ world
         local = wrong[:, self.skeleton.parents[1:]].mT @ wrong[:, 1:]
         turned = matrix_to_axis_angle(torch.cat([wrong[:, :1], local], dim=1))
 

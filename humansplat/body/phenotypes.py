@@ -5,6 +5,8 @@ shape holds for a combination of anchors, e.g. an old, heavy woman of average mu
 between the anchors is the multilinear blend (Bregier et al., "Human Mesh Modeling for Anny Body", 2025).
 """
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -47,8 +49,33 @@ def phenotype_factors(phenotypes: Float[Tensor, "*batch p"]) -> Float[Tensor, "*
     races = phenotypes[..., len(ANCHORS) :]
     total = races.sum(dim=-1, keepdim=True)
     shares = torch.where(total > 0, races / torch.where(total > 0, total, 1), 1 / len(RACES))
-    hats = [hat_weights(phenotypes[..., index], *anchor) for index, anchor in enumerate(ANCHORS.values())]
-    return torch.cat([shares, *hats, torch.ones_like(total)], dim=-1)
+    return torch.cat([shares, _all_hat_weights(phenotypes[..., : len(ANCHORS)]), torch.ones_like(total)], dim=-1)
+
+
+def _all_hat_weights(values: Float[Tensor, "*batch a"]) -> Float[Tensor, "*batch f"]:
+    """:func:`hat_weights` of all anchored phenotypes side by side, in the operations of one."""
+    first, scale, last, row, place = _anchor_table(values.dtype, values.device)
+    position = ((values - first) * scale).clamp(min=0).clamp(max=last)  # not torch.minimum: it halves ties' gradients
+    below = (position.detach().ceil() - 1).clamp(min=0)
+    fraction = (position - below)[..., row]
+    step = place - below[..., row]
+    return torch.where(step == 1, fraction, torch.where(step == 0, 1 - fraction, 0))
+
+
+@lru_cache(maxsize=8)
+def _anchor_table(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of each phenotype the first anchor, anchors per unit and the last one's number; of each weight its two numbers.
+
+    Kept, for bringing small constants to a GPU waits for all work queued there.
+    """
+    counts = [num for _, _, num in ANCHORS.values()]
+    with torch.inference_mode(False), torch.device("cpu"):
+        first = torch.tensor([first for first, _, _ in ANCHORS.values()], dtype=dtype)
+        scale = torch.tensor([(num - 1) / (last - first) for first, last, num in ANCHORS.values()], dtype=dtype)
+        last = torch.tensor(counts, dtype=dtype) - 1
+        row = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        place = torch.cat([torch.arange(num, dtype=dtype) for num in counts])
+        return first.to(device), scale.to(device), last.to(device), row.to(device), place.to(device)
 
 
 def shape_coefficients(

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class Skeleton(nn.Module):
-    """A tree of joints, poses of which are computed level by level."""
+    """A tree of joints; poses are computed in as many rounds as the number of its levels has binary digits."""
 
     parents: Int[Tensor, " j"]
     _order: Int[Tensor, " j"]
     _rank: Int[Tensor, " j"]
-    _parent_in_level: Int[Tensor, " j"]
+    _bottom: Float[Tensor, "1 4"]
 
     def __init__(self, parents: Sequence[int]) -> None:
         """Sort the joints by depth.
@@ -27,21 +27,28 @@ class Skeleton(nn.Module):
         super().__init__()
         if not parents or parents[0] != -1 or any(parent < 0 for parent in parents[1:]):
             raise ValueError(f"joint 0 must be the only root (-1), got parents {list(parents[:4])}...")
-        order, in_level, level = [0], [0], [0]
-        self._bounds = [(0, 1)]
+        depths = [0] + [-1] * (len(parents) - 1)
+        order, level = [0], [0]
         while level:
-            place = {joint: index for index, joint in enumerate(level)}
-            level = [joint for joint, parent in enumerate(parents) if parent in place]
-            self._bounds.append((len(order), len(order) + len(level)))
+            above = set(level)
+            level = [joint for joint, parent in enumerate(parents) if parent in above]
             order += level
-            in_level += [place[parents[joint]] for joint in level]
-        self._bounds.pop()
+            for joint in level:
+                depths[joint] = depths[parents[joint]] + 1
         if len(order) < len(parents):
             raise ValueError(f"joint {min(set(range(len(parents))) - set(order))} does not hang from the root")
         self.register_buffer("parents", torch.tensor([0, *parents[1:]]), persistent=False)
         self.register_buffer("_order", torch.tensor(order), persistent=False)
         self.register_buffer("_rank", torch.argsort(torch.tensor(order)), persistent=False)
-        self.register_buffer("_parent_in_level", torch.tensor(in_level), persistent=False)
+        self.register_buffer("_bottom", torch.tensor([[0.0, 0.0, 0.0, 1.0]]), persistent=False)
+        self._num_rounds = max(depths).bit_length()
+        place = {joint: index for index, joint in enumerate(order)}
+        ancestors = {joint: parents[joint] for joint in order[1:]}
+        for number in range(self._num_rounds):
+            rest = [joint for joint in order if depths[joint] >= 2**number]  # the last of the order
+            above = torch.tensor([place[ancestors[joint]] for joint in rest])
+            self.register_buffer(f"_above_{number}", above, persistent=False)
+            ancestors = {j: ancestors[ancestors[j]] for j in rest if depths[j] >= 2 ** (number + 1)}
 
     def forward(
         self,
@@ -62,17 +69,17 @@ class Skeleton(nn.Module):
         Returns:
             World rotation of each joint, relative to the rest pose, and its world position.
         """
-        offsets = (rest_joints - rest_joints[..., self.parents, :])[..., self._order, :, None]
-        local = torch.cat([rotations[..., self._order, :, :], offsets], dim=-1)  # [*b, j, 3, 4]
-        level = torch.cat([rotations[..., :1, :, :], translation[..., None, :, None]], dim=-1)
-        levels = [level]
-        for first, last in self._bounds[1:]:
-            above = level[..., self._parent_in_level[first:last], :, :]
-            moved = above[..., :3] @ local[..., first:last, :, :]
-            level = torch.cat([moved[..., :3], moved[..., 3:] + above[..., 3:]], dim=-1)
-            levels.append(level)
-        posed = torch.cat(levels, dim=-3)[..., self._rank, :, :]
-        return posed[..., :3], posed[..., 3]
+        offsets = rest_joints - rest_joints[..., self.parents, :]
+        offsets = torch.cat([translation[..., None, :], offsets[..., 1:, :]], dim=-2)
+        moved = torch.cat([rotations, offsets[..., None]], dim=-1)[..., self._order, :, :]  # [*b, j, 3, 4]
+        moved = torch.cat([moved, self._bottom.to(moved).expand(*moved.shape[:-2], 1, 4)], dim=-2)
+        # Each round doubles the stretch of the chain to the root that a joint's motion covers.
+        for number in range(self._num_rounds):
+            above: Tensor = getattr(self, f"_above_{number}")
+            done = moved.shape[-3] - len(above)
+            moved = torch.cat([moved[..., :done, :, :], moved[..., above, :, :] @ moved[..., done:, :, :]], dim=-3)
+        posed = moved[..., self._rank, :, :]
+        return posed[..., :3, :3], posed[..., :3, 3]
 
 
 def linear_blend_skinning(

@@ -32,15 +32,17 @@ def camera_rays(
     """
     if cameras.width % stride or cameras.height % stride:
         raise ValueError(f"stride {stride} does not divide the image size {cameras.width} x {cameras.height}")
-    width, height = cameras.width // stride, cameras.height // stride
-    cells = pixel_centers(width, height, cameras.Ks.device).to(cameras.Ks.dtype) * stride
-    x, y = cells.flatten(0, 1).unbind(-1)  # [h*w]
+    x, y = (
+        torch.arange(0.5 * stride, side, stride, dtype=cameras.Ks.dtype, device=cameras.Ks.device)
+        for side in (cameras.width, cameras.height)
+    )
     # K is upper triangular: solved by hand, for matrix inverses on a GPU wait for it or cannot be captured in a graph.
-    K = cameras.Ks[..., None]
-    down = (y - K[..., 1, 2, :]) / K[..., 1, 1, :]
-    right = (x - K[..., 0, 2, :] - K[..., 0, 1, :] * down) / K[..., 0, 0, :]
-    cam = torch.stack([right, down, torch.ones_like(down)], dim=-1)  # [*batch, h*w, 3]
-    directions = F.normalize(cam @ cameras.viewmats[..., :3, :3], dim=-1).unflatten(-2, (height, width))
+    K = cameras.Ks[..., None, None]
+    down = (y[:, None] - K[..., 1, 2, :, :]) / K[..., 1, 1, :, :]  # [*batch, h, 1]
+    right = (x - K[..., 0, 2, :, :] - K[..., 0, 1, :, :] * down) / K[..., 0, 0, :, :]  # [*batch, h, w]
+    cam = torch.stack([right, down.expand_as(right), torch.ones_like(right)], dim=-1)
+    cam = cam.flatten(-3, -2) @ cameras.viewmats[..., :3, :3]  # [*batch, h*w, 3]
+    directions = F.normalize(cam, dim=-1).unflatten(-2, right.shape[-2:])
     return cameras.centers[..., None, None, :].expand_as(directions), directions
 
 

@@ -24,8 +24,8 @@ def axis_angle_to_matrix(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*b
     sine = torch.where(small, 1 - squared / 6, angle.sin() / angle)
     cosine = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / safe)
     cross = skew(vector)
-    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
-    return identity + sine * cross + cosine * (cross @ cross)
+    turn = sine * cross + cosine * (cross @ cross)
+    return turn.diagonal_scatter(turn.diagonal(dim1=-2, dim2=-1) + 1, dim1=-2, dim2=-1)
 
 
 def skew(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -52,19 +52,13 @@ def matrix_to_quaternion(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
     All four of Shepperd's candidates are formed and the best conditioned one is taken, so that no
     rotation is close to a division by zero.
     """
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in matrix.unbind(-2))
-    trace = xx + yy + zz
-    diagonal = torch.stack([trace, xx, yy, zz], dim=-1)
-    candidates = torch.stack(
-        [
-            1 + trace, zy - yz, xz - zx, yx - xy,
-            zy - yz, 1 + 2 * xx - trace, xy + yx, xz + zx,
-            xz - zx, xy + yx, 1 + 2 * yy - trace, yz + zy,
-            yx - xy, xz + zx, yz + zy, 1 + 2 * zz - trace,
-        ],
-        dim=-1,
-    ).unflatten(-1, (4, 4))  # fmt: skip
-    best = diagonal.argmax(dim=-1)[..., None, None].expand(*matrix.shape[:-2], 1, 4)
+    sums, differences = matrix + matrix.mT, matrix - matrix.mT
+    trace = matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None]
+    axis = torch.stack([differences[..., 2, 1], differences[..., 0, 2], differences[..., 1, 0]], dim=-1)
+    above = torch.cat([1 + trace, axis], dim=-1)[..., None, :]
+    sums = sums.diagonal_scatter(sums.diagonal(dim1=-2, dim2=-1) + (1 - trace), dim1=-2, dim2=-1)
+    candidates = torch.cat([above, torch.cat([axis[..., None], sums], dim=-1)], dim=-2)  # rows [*batch, 4, 4]
+    best = candidates.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)[..., None, None].expand(*matrix.shape[:-2], 1, 4)
     quaternion = F.normalize(candidates.gather(-2, best)[..., 0, :], dim=-1)
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
@@ -92,14 +86,12 @@ def matrix_to_rotation_6d(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, 
 
 def quaternion_multiply(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*batch 4"]:
     """Hamilton product of quaternions ``(w, x, y, z)``: first ``b`` turns, then ``a``."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        dim=-1,
-    )
+    return (multiplication_matrix(a) @ b[..., None])[..., 0]
+
+
+def multiplication_matrix(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4 4"]:
+    """What a quaternion's product with another one from the left does to the other's four numbers."""
+    w, x, y, z = quaternion.unbind(-1)
+    nx, ny, nz = (-quaternion[..., 1:]).unbind(-1)
+    rows = [w, nx, ny, nz, x, w, nz, y, y, z, w, nx, z, ny, x, w]
+    return torch.stack(rows, dim=-1).unflatten(-1, (4, 4))

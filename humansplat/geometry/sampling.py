@@ -1,7 +1,11 @@
 """Points spread evenly over a set."""
 
+from typing import no_type_check
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numba import njit
 from torch import Tensor
 
 
@@ -20,9 +24,23 @@ def farthest_points(points: Float[Tensor, "v 3"], count: int, *, first: int | No
     positions = points.detach().cpu().double()
     if first is None:
         first = int((positions - positions.mean(0)).square().sum(-1).argmax())
-    chosen = [first]
-    distance = (positions - positions[first]).square().sum(-1)
-    for _ in range(count - 1):
-        chosen.append(int(distance.argmax()))
-        distance = torch.minimum(distance, (positions - positions[chosen[-1]]).square().sum(-1))
-    return torch.tensor(chosen)
+    return torch.from_numpy(_choose(positions.numpy(), first, count))
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _choose(positions, first, count):
+    """One pass over the points a choice: it brings their distances up to date and finds the largest, the first such."""
+    chosen = np.empty(count, np.int64)
+    chosen[0] = first
+    distances = np.full(len(positions), np.inf)
+    for number in range(1, count):
+        last = positions[chosen[number - 1]]
+        farthest, largest = 0, -1.0
+        for point in range(len(positions)):
+            x, y, z = positions[point, 0] - last[0], positions[point, 1] - last[1], positions[point, 2] - last[2]
+            distances[point] = min(distances[point], x * x + y * y + z * z)
+            if distances[point] > largest:
+                farthest, largest = point, distances[point]
+        chosen[number] = farthest
+    return chosen

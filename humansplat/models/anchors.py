@@ -19,6 +19,8 @@ GRAZING = 0.2
 class Anchors(TensorStruct):
     """Where the splats of a view's pixels start."""
 
+    centers: Float[Tensor, "*views 3"]
+    """Of the cameras, world frame, metres."""
     directions: Float[Tensor, "*batch 3"]
     """Unit directions of the rays, world frame."""
     distances: Float[Tensor, "*batch 1"]
@@ -46,17 +48,19 @@ def ray_anchors(cameras: Cameras, maps: BodyMaps, near: Float[Tensor, "b v m m"]
         near: Of the maps' pixels (:func:`body_distances`).
         stride: Pixels from one splat to the next.
     """
-    _, directions = camera_rays(cameras, stride)  # [b, v, h, w, 3]
+    origins, directions = camera_rays(cameras, stride)  # [b, v, h, w, 3]
     repeat = directions.shape[2] // maps.hit.shape[2]
     # The tangent plane lies at this distance along its normal.
-    height = ((maps.points - cameras.centers[:, :, None, None, :]) * maps.normals).sum(dim=-1, keepdim=True)
+    height = ((maps.points - origins[:, :, :1, :1]) * maps.normals).sum(dim=-1, keepdim=True)
     values = torch.cat([near[..., None], maps.hit[..., None].to(near.dtype), height, maps.normals], dim=-1)
-    values = values.repeat_interleave(repeat, dim=2).repeat_interleave(repeat, dim=3)
+    if repeat > 1:
+        wide = values[:, :, :, None, :, None].expand(-1, -1, -1, repeat, -1, repeat, -1)
+        values = wide.flatten(4, 5).flatten(2, 3)
     near, hit, height, normals = values.split([1, 1, 1, 3], dim=-1)
     facing = (directions * normals).sum(dim=-1, keepdim=True)
     tangent = near + (height / facing.clamp(max=-GRAZING) - near).clamp(-0.03, 0.03)
     distances = torch.where((hit > 0) & (facing < -GRAZING), tangent, near)
-    return Anchors(directions=directions, distances=distances, on_body=hit)
+    return Anchors(centers=origins[:, :, 0, 0], directions=directions, distances=distances, on_body=hit)
 
 
 def axis_anchors(cameras: Cameras, axis: Float[Tensor, "b 3"], stride: int) -> Anchors:
@@ -67,13 +71,15 @@ def axis_anchors(cameras: Cameras, axis: Float[Tensor, "b 3"], stride: int) -> A
         axis: Any point on the vertical axis that the cameras stand around, world frame (:func:`rig_axis`).
         stride: Pixels from one splat to the next.
     """
-    _, directions = camera_rays(cameras, stride)
-    x, y, z = (axis[:, None] - cameras.centers).unbind(-1)
+    origins, directions = camera_rays(cameras, stride)
+    centers = origins[:, :, 0, 0]
+    x, y, z = (axis[:, None] - centers).unbind(-1)
     across = torch.stack([x, torch.zeros_like(y), z], dim=-1)[:, :, None, None]  # horizontally to the axis
     reach = across.norm(dim=-1, keepdim=True)
     ahead = (directions * across).sum(dim=-1, keepdim=True) / reach
     distances = reach / ahead.clamp(min=GRAZING)
-    return Anchors(directions=directions, distances=distances, on_body=torch.zeros_like(distances))
+    unknown = torch.zeros_like(distances)
+    return Anchors(centers=centers, directions=directions, distances=distances, on_body=unknown)
 
 
 def rig_axis(cameras: Cameras) -> Float[Tensor, "b 3"]:

@@ -79,7 +79,7 @@ def nearest_cells(
     score = coverage
     for step, radius in enumerate((1, 2, 4, 8, 16), start=1):
         blurred = F.avg_pool2d(coverage, 2 * radius + 1, stride=1, padding=radius)
-        score = score + 0.1**step * blurred
+        score = score.add(blurred, alpha=0.1**step)
     return score.flatten(2).topk(count, dim=-1).indices
 
 
@@ -93,10 +93,13 @@ def fill_outwards(values: Float[Tensor, "n h w"], known: Float[Tensor, "n h w"])
     Returns:
         ``values`` where known, else a mean of the nearest known ones (0 in a map that knows none).
     """
-    if values.shape[-1] == 1:
-        return torch.where(known > 0, values, 0.0)
-    weight = F.avg_pool2d(known[:, None], 2)[:, 0]
-    mean = F.avg_pool2d((values * known)[:, None], 2)[:, 0] / weight.clamp(min=1e-6)
-    coarse = fill_outwards(mean, (weight > 0).to(values.dtype))
-    fine = F.interpolate(coarse[:, None], scale_factor=2.0, mode="nearest")[:, 0]
-    return torch.where(known > 0, values, fine)
+    levels = [torch.stack([values * known, known], dim=1)]  # [n, 2, h, w]
+    while levels[-1].shape[-1] > 1:
+        sums = F.avg_pool2d(levels[-1], 2)
+        levels.append(sums / sums[:, 1:].clamp(min=1e-6))  # means of known values, and 1 where there are any
+    filled = levels.pop()[:, 0]
+    for level in reversed(levels):
+        count, _, height, width = level.shape
+        fine = level.view(count, 2, height // 2, 2, width // 2, 2)
+        filled = torch.lerp(filled[:, :, None, :, None], fine[:, 0], fine[:, 1]).view(count, height, width)
+    return filled

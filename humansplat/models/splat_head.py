@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from humansplat.geometry.rotations import matrix_to_quaternion, quaternion_multiply
+from humansplat.geometry.rotations import matrix_to_quaternion, multiplication_matrix
 from humansplat.models.anchors import axis_anchors, ray_anchors, rig_axis
 from humansplat.models.cells import TokenGrid, patchify, take_cells
 from humansplat.models.scene import Scene, look_up
-from humansplat.structures import Gaussians, TensorStruct
+from humansplat.structures import Cameras, Gaussians, TensorStruct
 
 CHANNELS = 4 + 3 + 1 + 3 + 1
 """Quaternion, scale, opacity, colour, share of the photo's colour; the position's come before these."""
@@ -38,8 +38,6 @@ class Starts(TensorStruct):
     """Centres, world frame, metres."""
     footprint: Float[Tensor, "b n 1"]
     """Standard deviation at raw zero, metres."""
-    orientation: Float[Tensor, "b n 4"]
-    """Of the camera in whose frame the network states orientations, camera -> world."""
     opacity_logit: Float[Tensor, "b n 1"]
     """Added to the raw opacity."""
 
@@ -69,16 +67,15 @@ def decode(
         grid: How views are cut into tokens.
         max_offset: Farthest that a splat gets from its anchor along its ray, metres.
     """
-    frames = matrix_to_quaternion(scene.cameras.viewmats[..., :3, :3].mT)  # [b, v, 4]
     pixels = patchify(scene.image.movedim(1, -1)[:, None], grid.side)
     pixels = take_cells(pixels, None if kept is None else kept[:, :1]).flatten(1, 3)  # [b, n, 4]
     starts = [
-        _along_rays(photo, scene, slice(0, 1), kept, grid, max_offset, frames),
-        _along_rays(unseen, scene, slice(1, None), kept, grid, max_offset, frames),
+        _along_rays(photo, scene, slice(0, 1), kept, grid, max_offset),
+        _along_rays(unseen, scene, slice(1, None), kept, grid, max_offset),
     ]
     if skin is not None:
         assert points is not None
-        starts.append(_on_the_skin(skin, points, scene, frames))
+        starts.append(_on_the_skin(skin, points, scene))
     start = _join(starts)
     others = start.means[:, pixels.shape[1] :].detach()
     color, trust, inside = (
@@ -91,7 +88,7 @@ def decode(
     splats = activate(start, known=(color, trust), gate_logit=gate_logit)
     return Gaussians(
         means=splats.means,
-        quats=splats.quats,
+        quats=_turn_to_world(splats.quats, scene.cameras, [start.raw.shape[1] for start in starts]),
         scales=splats.scales,
         opacities=splats.opacities * inside[..., 0],
         colors=splats.colors,
@@ -103,7 +100,7 @@ def activate(
     known: tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 1"]],
     gate_logit: Float[Tensor, "b n 1"],
 ) -> Gaussians:
-    """Turn raw numbers into splats.
+    """Turn raw numbers into splats, oriented in the frames of their cameras.
 
     Args:
         start: The raw numbers, and what they are added to.
@@ -116,11 +113,28 @@ def activate(
     share = trust * (gate + gate_logit).sigmoid()
     return Gaussians(
         means=start.means,
-        quats=quaternion_multiply(start.orientation, local),
+        quats=local,
         scales=start.footprint * torch.exp(2.5 * torch.tanh(scales / 2.5)),  # within a factor of 12
         opacities=(opacities + start.opacity_logit).sigmoid()[..., 0],
         colors=torch.lerp(colors.sigmoid(), color.clamp(0.0, 1.0), share),
     )
+
+
+def _turn_to_world(quats: Float[Tensor, "b n 4"], cameras: Cameras, counts: Sequence[int]) -> Float[Tensor, "b n 4"]:
+    """Orientations in the world's axes: splats of the photo's camera, of the other views', and on the skin.
+
+    The network states those on the skin in the photo's axes. A matrix a camera instead of a product of quaternions
+    for every splat: a few kernels instead of tens.
+
+    Args:
+        quats: Of all splats, in their cameras' axes.
+        cameras: ``[b, v]``.
+        counts: Splats of the photo, of all other views together, and on the skin if there are any.
+    """
+    turns = multiplication_matrix(matrix_to_quaternion(cameras.viewmats[..., :3, :3].mT)).mT  # [b, v, 4, 4]
+    photo, others, *skin = quats.split(list(counts), dim=1)
+    views = others.unflatten(1, (turns.shape[1] - 1, -1)) @ turns[:, 1:]
+    return torch.cat([photo @ turns[:, 0], views.flatten(1, 2), *(part @ turns[:, 0] for part in skin)], dim=1)
 
 
 def _along_rays(
@@ -130,7 +144,6 @@ def _along_rays(
     kept: Int[Tensor, "b v t"] | None,
     grid: TokenGrid,
     max_offset: float,
-    frames: Float[Tensor, "b v 4"],
 ) -> Starts:
     """Splats of some views' kept tokens, on the rays of their pixels."""
     cameras = scene.cameras[:, views]
@@ -147,21 +160,17 @@ def _along_rays(
     chosen = torch.cat([anchors.directions, anchors.distances, logit], dim=-1)
     chosen = take_cells(patchify(chosen, across), None if kept is None else kept[:, views])  # [b, u, t, k, 5]
     directions, distances, logit = chosen.split([3, 1, 1], dim=-1)
-    means = cameras.centers[:, :, None, None] + (distances + max_offset * torch.tanh(raw[..., :1])) * directions
+    means = anchors.centers[:, :, None, None] + (distances + max_offset * torch.tanh(raw[..., :1])) * directions
     focal = cameras.Ks[:, :, 0, 0, None, None, None]
-    orientation = frames[:, views, None, None].expand(*means.shape[:-1], -1)
     return Starts(
         raw=raw[..., 1:].flatten(1, 3),
         means=means.flatten(1, 3),
         footprint=(0.7 * stride * distances / focal).flatten(1, 3),
-        orientation=orientation.flatten(1, 3),
         opacity_logit=logit.flatten(1, 3),
     )
 
 
-def _on_the_skin(
-    raw: Float[Tensor, "b j k c"], points: Float[Tensor, "b j 3"], scene: Scene, frames: Float[Tensor, "b v 4"]
-) -> Starts:
+def _on_the_skin(raw: Float[Tensor, "b j k c"], points: Float[Tensor, "b j 3"], scene: Scene) -> Starts:
     """Splats of the body tokens, near their vertices."""
     spacing = (SKIN_AREA / (raw.shape[1] * raw.shape[2])) ** 0.5
     offset = MAX_SKIN_OFFSET * torch.tanh(raw[..., :3]).flatten(1, 2)
@@ -170,7 +179,6 @@ def _on_the_skin(
         raw=raw[..., 3:].flatten(1, 2),
         means=means,
         footprint=torch.full_like(means[..., :1], 0.5 * spacing),
-        orientation=frames[:, :1].expand(-1, means.shape[1], -1),
         opacity_logit=torch.zeros_like(means[..., :1]),
     )
 
@@ -180,6 +188,5 @@ def _join(parts: Sequence[Starts]) -> Starts:
         raw=torch.cat([part.raw for part in parts], dim=1),
         means=torch.cat([part.means for part in parts], dim=1),
         footprint=torch.cat([part.footprint for part in parts], dim=1),
-        orientation=torch.cat([part.orientation for part in parts], dim=1),
         opacity_logit=torch.cat([part.opacity_logit for part in parts], dim=1),
     )

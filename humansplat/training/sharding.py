@@ -91,10 +91,9 @@ def without_exchange(wrapped: nn.Module) -> Iterator[None]:
         yield
 
 
-@torch.no_grad()
 def local(tensor: Tensor) -> Tensor:
-    """This process's share of a tensor, or all of it where it is not sharded; the same memory."""
-    return tensor.to_local() if is_sharded(tensor) else tensor.detach()
+    """This process's share of a tensor, or the tensor itself where it is not sharded; to be used without gradients."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def whole(tensors: dict[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
@@ -128,11 +127,14 @@ def assign(target: Tensor, value: Tensor) -> None:
         target.copy_(value)
 
 
+@torch.no_grad()
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     """The Euclidean norm of all entries of tensors, sharded alike or not; a scalar on the device, without waiting."""
     tensors = list(tensors)
-    norm = torch.nn.utils.get_total_norm([local(tensor) for tensor in tensors])
-    if tensors and is_sharded(tensors[0]):
+    if not tensors:
+        return torch.zeros(())
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([local(tensor) for tensor in tensors])))
+    if is_sharded(tensors[0]):
         squared = norm.square()
         dist.all_reduce(squared, group=tensors[0].device_mesh.get_group())
         norm = squared.sqrt()
