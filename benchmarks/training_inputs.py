@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from humansplat.body.anny import AnnyBody
@@ -18,7 +17,7 @@ from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import BodyTemplate
 from humansplat.data.person_files import PersonTensors
 from humansplat.data.rig import draw_rig
-from humansplat.models.autoencoder import build_autoencoder
+from humansplat.models.autoencoder import build_autoencoder, stable_diffusion_autoencoder
 from humansplat.render.body_maps import SurfaceSamples, rasterize_body, sample_surface
 from humansplat.structures import Cameras, PosedBody
 
@@ -76,15 +75,5 @@ def _pictures(
 def write_autoencoder(folder: Path, *, tiny: bool) -> None:
     """An untrained autoencoder: Stable Diffusion's architecture, or the least that works."""
     torch.manual_seed(0)
-    if tiny:
-        autoencoder = build_autoencoder((16, 16, 16, 16))
-    else:
-        autoencoder = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            latent_channels=4,
-            scaling_factor=0.18215,
-        )
+    autoencoder = build_autoencoder((16, 16, 16, 16)) if tiny else stable_diffusion_autoencoder()
     autoencoder.save_pretrained(folder)

@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 from transformers import CLIPVisionModelWithProjection
 
-from humansplat.models.autoencoder import build_autoencoder
+from humansplat.models.autoencoder import build_autoencoder, stable_diffusion_autoencoder
 from humansplat.models.sv3d import build_image_encoder
-from humansplat.models.sv3d_parts import stable_diffusion_autoencoder, vit_h
+from humansplat.models.sv3d_parts import vit_h
 from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
 from humansplat.pipelines.view_synthesis import ViewSynthesizer
 

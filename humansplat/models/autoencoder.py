@@ -37,6 +37,17 @@ def build_autoencoder(
     )
 
 
+def stable_diffusion_autoencoder() -> AutoencoderKL:
+    """Stable Diffusion's autoencoder, untrained."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        scaling_factor=0.18215,
+    )
+
+
 def load_autoencoder(folder: Path) -> AutoencoderKL:
     """Load an autoencoder that ``save_pretrained`` wrote, in ``eval`` mode and float32.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from humansplat.errors import UserError
+from humansplat.models.autoencoder import stable_diffusion_autoencoder
 from humansplat.models.loading import check_tensors
 
 VISUAL = "conditioner.embedders.0.open_clip.model.visual."
@@ -57,17 +58,6 @@ def vit_h() -> CLIPVisionConfig:
         image_size=224,
         patch_size=14,
         hidden_act="gelu",
-    )
-
-
-def stable_diffusion_autoencoder() -> AutoencoderKL:
-    """Stable Diffusion's autoencoder, untrained."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        scaling_factor=0.18215,
     )
 
 

@@ -5,12 +5,11 @@ from torch import nn
 from transformers import CLIPVisionConfig
 
 from humansplat.errors import UserError
-from humansplat.models.autoencoder import build_autoencoder
+from humansplat.models.autoencoder import build_autoencoder, stable_diffusion_autoencoder
 from humansplat.models.sv3d_parts import (
     VISUAL,
     autoencoder_from,
     image_encoder_from,
-    stable_diffusion_autoencoder,
 )
 
 
