@@ -39,6 +39,7 @@ _PACKAGES = (
     _Package("numpy", "numpy", "arrays", "pip install humansplat", True),
     _Package("numba", "numba", "Gaussians rendered on the CPU", "pip install humansplat", True),
     _Package("diffusers", "diffusers", "the models' weights and latents", "pip install humansplat", True),
+    _Package("transformers", "transformers", "view synthesis: the photo's encoder", "pip install humansplat", True),
     _Package("gsply", "gsply", "splat files", "pip install humansplat", True),
     _Package("embreex", "embreex", "pictures of meshes, for synthetic people", "pip install humansplat"),
     _Package("gsplat", "gsplat", "Gaussians rendered on an NVIDIA GPU", "pip install humansplat"),
