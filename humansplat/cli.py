@@ -53,7 +53,7 @@ def reconstruct(
         mask: The person's mask, white on black, instead of finding it.
         views: Where the unseen sides come from: a view model, or the reconstruction alone.
         device: auto takes an NVIDIA GPU where there is one.
-        seed: Of every sampler.
+        seed: Of every sampler: the same seed gives the same person.
         video: Write the turntable.
     """
     _check_photos(photos, body, mask)
@@ -104,7 +104,7 @@ def _reconstruct_one(
 ) -> None:
     from tqdm import tqdm
 
-    stages = ("capture", "body", "reconstruct", "save")
+    stages = ("capture", "body", *(("views",) if views == "diffusion" else ()), "reconstruct", "save")
     label = f"{photo.name} ({number}/{total})" if total > 1 else photo.name
     with tqdm(total=len(stages), desc=label, bar_format="{desc}: {bar} {n}/{total} {postfix}", leave=False) as bar:
 
@@ -278,6 +278,7 @@ def evaluate(
     data: Path,
     out: Path,
     bodies: Literal["fitted", "true", "perturbed"] = "fitted",
+    views: Literal["auto", "none", "diffusion", "true"] = "auto",
     limit: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
@@ -292,6 +293,8 @@ def evaluate(
         out: Folder for the two files.
         bodies: Fitted from the input view, as for a photo, or the true ones, or those with noise of 0.05 on
             every parameter.
+        views: What the model is given of the unseen sides: nothing, what its view model makes, or the true ones; auto
+            is the true ones for weights of four views and nothing otherwise.
         limit: Only the first so many people.
         device: auto takes an NVIDIA GPU where there is one.
     """
@@ -299,7 +302,7 @@ def evaluate(
     from humansplat.evaluation import evaluate as score
     from humansplat.pipelines.reconstructor import Reconstructor
 
-    metrics = score(Reconstructor.from_pretrained(model, device), data, out, bodies=bodies, limit=limit)
+    metrics = score(Reconstructor.from_pretrained(model, device), data, out, bodies=bodies, views=views, limit=limit)
     print(f"{'':8}" + "".join(f"{name:>16}" for name in METRICS))
     for group in ("mean", *SIDES):
         means = metrics[group]

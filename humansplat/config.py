@@ -360,13 +360,16 @@ class LatentsConfig:
     noised: float = 0.0
     """With normal noise added."""
     diffused: float = 0.0
-    """Noised, then denoised in one step by ``view_model``."""
+    """Noised, then denoised by ``view_model``, in ``denoising_steps``."""
     missing: float = 0.0
     """The network is given the photo's alone."""
     sigma_mean: float = 0.03
     """Mean of the logarithm of the noise's standard deviation, of noised and diffused latents, one a person;"""
     sigma_std: float = 0.2
-    """and its standard deviation."""
+    """and its standard deviation. Far above 1 nothing of the truth is left: what is denoised then is the view model's
+    own, as at inference, and takes several steps."""
+    denoising_steps: int = 1
+    """Steps from the drawn noise level down."""
     view_model: Path | None = None
     """Folder of a trained view model; it stays as it is."""
 
@@ -381,6 +384,8 @@ class LatentsConfig:
             )
         if self.sigma_std < 0:
             raise UserError(f"reconstruction.latents.sigma_std ({self.sigma_std}) must be at least 0")
+        if self.denoising_steps < 1:
+            raise UserError(f"reconstruction.latents.denoising_steps ({self.denoising_steps}) must be at least 1")
 
     @property
     def only_clean(self) -> bool:

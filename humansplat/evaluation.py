@@ -1,12 +1,13 @@
 """How well a model does on people whose every side is known.
 
 For each person the model sees view 0 alone (one that was trained with four also gets the latents of the rig's true
-other views: an upper bound for what a view model can give); its splats are rendered from the novel views (of scans:
-the ring around the whole body) and compared with the true pictures, before white. ``front``, ``side`` and ``back`` are
-the novel views less than 45, between 45 and 135, and more than 135 degrees from view 0. With fitted bodies the pose
-and shape come from view 0 as they would from a photograph; how far away the person stands, which one picture cannot
-tell, and the camera are taken from the truth, so that the novel views can be compared at all. Perturbed bodies are
-true ones with noise on every parameter. Scans whose body is flagged are left out: there is no truth to go by.
+other views, an upper bound for what a view model can give, or what its view model makes); its splats are rendered from
+the novel views (of scans: the ring around the whole body) and compared with the true pictures, before white.
+``front``, ``side`` and ``back`` are the novel views less than 45, between 45 and 135, and more than 135 degrees from
+view 0. With fitted bodies the pose and shape come from view 0 as they would from a photograph; how far away the person
+stands, which one picture cannot tell, and the camera are taken from the truth, so that the novel views can be compared
+at all. Perturbed bodies are true ones with noise on every parameter. Scans whose body is flagged are left out: there
+is no truth to go by.
 """
 
 import hashlib
@@ -46,6 +47,7 @@ from humansplat.structures import Cameras, PosedBody
 logger = logging.getLogger(__name__)
 
 Bodies = Literal["fitted", "true", "perturbed"]
+GivenViews = Literal["auto", "none", "diffusion", "true"]
 PERTURBATION = 0.05
 """Standard deviation of the noise on perturbed bodies' parameters; see ``body.perturbation.noised_body``."""
 CLOSEUP = "closeup"
@@ -86,6 +88,7 @@ def evaluate(
     out: Path,
     *,
     bodies: Bodies = "fitted",
+    views: GivenViews = "auto",
     limit: int | None = None,
     progress: bool = True,
 ) -> dict[str, object]:
@@ -96,6 +99,8 @@ def evaluate(
         data: A folder that ``humansplat synthesize`` or ``prepare`` wrote.
         out: Folder for the two files; the same inputs give the same bytes.
         bodies: ``fitted`` from view 0, ``true``, or ``perturbed`` from the true ones, alike in every run.
+        views: What the model is given of the unseen sides: nothing, its view model's latents, or the true ones;
+            ``auto``: the true ones for weights of four views, otherwise nothing.
         limit: Only the first so many people.
         progress: Show a bar on stderr.
 
@@ -103,8 +108,10 @@ def evaluate(
         The content of ``metrics.json``.
 
     Raises:
-        UserError: If the folder holds no people with novel views, all are flagged, or no body could be fitted.
+        UserError: If the folder holds no people with novel views, all are flagged, no body could be fitted, or the
+            weights do not allow these ``views``.
     """
+    views = _given_views(reconstructor, views)
     names, flagged = _people(data)
     names = names[:limit]
     scores: dict[str, list[dict[str, float]]] = {}
@@ -124,12 +131,13 @@ def evaluate(
         elif bodies == "perturbed":
             subject = replace(subject, body=perturbed_body(reconstructor, subject))
             fitted[name] = subject.body
-        scores[name] = score_views(subject, render_views(reconstructor, subject))
+        scores[name] = score_views(subject, render_views(reconstructor, subject, views))
         sides[name] = subject.sides
     if not scores:
         raise UserError(f"no body could be fitted to any of the {len(names)} people of {data}; try --bodies true")
     metrics = summary(scores, sides) | {
         "bodies": bodies,
+        "views": views,
         "model": {"name": Path(reconstructor.weights.name).name, "sha256": reconstructor.weights.sha256},
         "failed": failed,
         "flagged": flagged,
@@ -141,7 +149,7 @@ def evaluate(
     for name in [*best, *worst]:
         subject = read_subject(reconstructor, data / name)
         subject = replace(subject, body=fitted.get(name, subject.body))
-        rows.append(sheet_row(reconstructor, subject, f"{name}  {_mean(whole[name], 'psnr'):.2f} dB"))
+        rows.append(sheet_row(reconstructor, subject, views, f"{name}  {_mean(whole[name], 'psnr'):.2f} dB"))
     write_png(to_bytes(stacked(rows)), out / "contact_sheet.png")
     with replacing(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
@@ -244,10 +252,27 @@ def rotation_between(a: Float[Tensor, "3"], b: Float[Tensor, "3"]) -> Float[Tens
     return axis_angle_to_matrix(axis / axis.norm().clamp(min=1e-12) * angle)
 
 
-def render_views(reconstructor: Reconstructor, subject: Subject) -> Float[Tensor, "t 4 s s"]:
+def _given_views(reconstructor: Reconstructor, views: GivenViews) -> GivenViews:
+    four = reconstructor.weights.num_inputs > 1
+    if views == "auto":
+        return "true" if four else "none"
+    if views == "true" and not four:
+        raise UserError(f"the weights {reconstructor.weights.name!r} take the photo's latent alone; use --views none")
+    if views != "true":
+        reconstructor.check_views(views)
+    return views
+
+
+def render_views(
+    reconstructor: Reconstructor, subject: Subject, views: GivenViews = "none"
+) -> Float[Tensor, "t 4 s s"]:
     """The model's novel views before white, and their coverage."""
     cameras = subject.cameras.map(lambda tensor: tensor[None])
-    latents = reconstructor.encode(subject.rig[None]) if reconstructor.weights.num_inputs > 1 else None
+    latents = None
+    if views == "true":
+        latents = reconstructor.encode(subject.rig[None])
+    elif views == "diffusion":
+        latents = reconstructor.view_latents(on_white(subject.image), subject.cameras[0])
     splats = reconstructor.splats(subject.image[None], cameras, batched(subject.body), latents)[0]
     rendered = render_gaussians(splats, subject.target_cameras.to(splats.means.device))
     return torch.cat([rendered.colors.movedim(-1, 1).clamp(0, 1), rendered.alphas[:, None]], dim=1).cpu()
@@ -278,9 +303,9 @@ def summary(scores: dict[str, list[dict[str, float]]], sides: dict[str, tuple[st
     }
 
 
-def sheet_row(reconstructor: Reconstructor, subject: Subject, label: str) -> Float[Tensor, "3 h w"]:
+def sheet_row(reconstructor: Reconstructor, subject: Subject, views: GivenViews, label: str) -> Float[Tensor, "3 h w"]:
     """The input, then truth and render of one novel view of each side."""
-    renders, sides = render_views(reconstructor, subject), subject.sides
+    renders, sides = render_views(reconstructor, subject, views), subject.sides
     tiles = [on_white(subject.image)]
     for side in SIDES:
         index = sides.index(side) if side in sides else None

@@ -93,7 +93,11 @@ def test_true_bodies_are_scored_and_shown(people, tiny_reconstructor, tmp_path):
     with Image.open(tmp_path / "one" / "contact_sheet.png") as sheet:
         assert sheet.width == 7 * SIZE + 6 * 4
         assert sheet.height > 2 * SIZE
-    evaluate(tiny_reconstructor, people, tmp_path / "two", bodies="true", progress=False)
+    with pytest.raises(UserError, match="photo's latent alone"):
+        evaluate(tiny_reconstructor, people, tmp_path / "two", views="true", progress=False)
+    with pytest.raises(UserError, match="no view model"):
+        evaluate(tiny_reconstructor, people, tmp_path / "two", views="diffusion", progress=False)
+    evaluate(tiny_reconstructor, people, tmp_path / "two", bodies="true", views="none", progress=False)
     for name in ("metrics.json", "contact_sheet.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 

@@ -3,13 +3,15 @@
 ``python tools/export_weights.py --vae runs/autoencoder_small/final --reconstructor runs/reconstruction_small/final
 --out weights/small``
 
-Without ``--vae`` the transformer must be one of pixel space. A lifter goes to a folder of its own:
+With ``--num-inputs 4 --view-model runs/sv3d_small/final`` the folder can make the unseen views, too. Without ``--vae``
+the transformer must be one of pixel space. A lifter goes to a folder of its own:
 ``python tools/export_weights.py --lifter runs/lifter/final --out weights/lifter/anny``
 """
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from humansplat.errors import UserError
 from humansplat.models.autoencoder import PIXEL_CHANNELS, AutoencoderKL
 from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.models.lifter import MarkerLifter
-from humansplat.pipelines.weights import CONFIG, load_module, write_checksums
+from humansplat.pipelines.weights import CONFIG, VIEW_MODEL, load_module, view_sampling, write_checksums
 
 
 def main() -> int:
@@ -30,24 +32,47 @@ def main() -> int:
     parser.add_argument(
         "--num-inputs", type=int, choices=(1, 4), default=1, help="reconstruction.num_inputs that it was trained with"
     )
+    parser.add_argument("--photo-alone", action="store_true", help="with four, it learned to do with the photo's, too")
+    parser.add_argument("--view-model", type=Path, help="folder of the trained view model, for --num-inputs 4")
+    parser.add_argument("--view-sampling", type=json.loads, default={}, help='as JSON, for example {"num_steps": 6}')
     parser.add_argument("--image-size", type=int, default=256, help="side of the crop it was trained with, pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; files of these names are replaced")
     arguments = parser.parse_args()
     given = [value is not None for value in (arguments.vae, arguments.reconstructor, arguments.lifter)]
     if given not in ([True, True, False], [False, True, False], [False, False, True]):
         parser.error("give either --vae and --reconstructor, or --reconstructor of pixel space, or --lifter alone")
+    if arguments.view_model is not None and (arguments.num_inputs == 1 or arguments.vae is None):
+        parser.error("a view model goes with --num-inputs 4 and --vae")
     try:
         if arguments.lifter is not None:
             export_lifter(arguments.lifter, arguments.out)
         else:
-            export(arguments.vae, arguments.reconstructor, arguments.image_size, arguments.out, arguments.num_inputs)
+            stated: dict[str, object] = {"photo_alone": True} if arguments.photo_alone else {}
+            if arguments.view_model is not None:
+                export_view_model(arguments.view_model, arguments.out / VIEW_MODEL)
+                stated["view_sampling"] = asdict(view_sampling(arguments.view_sampling))
+            export(
+                arguments.vae,
+                arguments.reconstructor,
+                arguments.image_size,
+                arguments.out,
+                arguments.num_inputs,
+                stated,
+            )
     except UserError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def export(vae: Path | None, reconstructor: Path, image_size: int, out: Path, num_inputs: int = 1) -> None:
+def export(
+    vae: Path | None,
+    reconstructor: Path,
+    image_size: int,
+    out: Path,
+    num_inputs: int = 1,
+    more: dict[str, object] | None = None,
+) -> None:
     """Load both strictly, and write them in float16 with what the pipeline needs to know.
 
     Args:
@@ -56,6 +81,7 @@ def export(vae: Path | None, reconstructor: Path, image_size: int, out: Path, nu
         image_size: Side of the crop, pixels.
         out: Folder to write.
         num_inputs: Views whose latents it was trained with.
+        more: What ``config.json`` states besides.
 
     Raises:
         UserError: If a folder lacks files or does not fit its class, or the two do not fit together.
@@ -76,9 +102,21 @@ def export(vae: Path | None, reconstructor: Path, image_size: int, out: Path, nu
         stated["space"] = "pixel"
     if num_inputs != 1:
         stated["num_inputs"] = num_inputs
+    stated |= more or {}
     (out / CONFIG).write_text(json.dumps(stated, indent=1) + "\n", encoding="utf-8")
     write_checksums(out)
     _tell_sizes(out)
+
+
+def export_view_model(view_model: Path, out: Path) -> None:
+    """Load a view model strictly, and write it in float16.
+
+    Raises:
+        UserError: If the folder lacks files or does not fit the classes.
+    """
+    from humansplat.models.sv3d import load_sv3d  # takes seconds
+
+    load_sv3d(view_model, torch.float16).save(out)
 
 
 def export_lifter(lifter: Path, out: Path) -> None:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKL
@@ -18,7 +18,7 @@ from humansplat.body.protocol import BodyModel
 from humansplat.capture.capture import Capture, capture_person
 from humansplat.capture.photo import Photo, Picture, load_photo
 from humansplat.errors import UserError
-from humansplat.geometry.projection import orbit, project
+from humansplat.geometry.projection import elevations, orbit, project
 from humansplat.io.body_files.load import load_body_file
 from humansplat.io.body_files.record import BodyRecord
 from humansplat.metrics.image import silhouette_iou
@@ -30,9 +30,19 @@ from humansplat.pipelines.crop_cameras import camera_in_crop, camera_in_photo
 from humansplat.pipelines.given_body import given_body
 from humansplat.pipelines.reconstruction import Reconstruction
 from humansplat.pipelines.report import Report
-from humansplat.pipelines.weights import LIFTERS, WEIGHT_FILE, WeightsFolder, find_weights, load_module
+from humansplat.pipelines.weights import (
+    LIFTERS,
+    VIEW_MODEL,
+    WEIGHT_FILE,
+    WeightsFolder,
+    find_weights,
+    load_module,
+)
 from humansplat.render import render_gaussians
 from humansplat.structures import Cameras, Gaussians, PosedBody
+
+if TYPE_CHECKING:
+    from humansplat.pipelines.view_synthesis import ViewSynthesizer
 
 Views = Literal["none", "diffusion"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -68,6 +78,7 @@ class Reconstructor:
             num_tokens=network.num_body_tokens, map_size=weights.image_size // 2, body=network.body_use
         )
         self._estimator: BodyEstimator | None = None
+        self._synthesizer: ViewSynthesizer | None = None  # loaded at first use
 
     @staticmethod
     def from_pretrained(name_or_dir: str | Path = "small", device: Device = "auto") -> "Reconstructor":
@@ -110,14 +121,14 @@ class Reconstructor:
                 of one; or an unbatched body and the photo's camera, in the pixels of the upright photo; fitted if it
                 is not given.
             views: Where the unseen sides come from: ``none`` leaves them to the reconstruction network,
-                ``diffusion`` samples them with a view model.
-            seed: Of every sampler; ``none`` samples nothing.
+                ``diffusion`` samples their latents with the view model of the weights.
+            seed: Of every sampler; ``none`` samples nothing. The same seed gives the same person.
             progress: Called with the name of each stage as it begins.
 
         Raises:
-            UserError: If the photo, mask or body cannot be used, or the weights hold no view model.
+            UserError: If the photo, mask or body cannot be used, or the weights hold no view model, or need one.
         """
-        self._check_views(views)
+        self.check_views(views)
         tell = progress or (lambda stage: None)
         picture = load_photo(photo)
         report = Report(
@@ -127,6 +138,7 @@ class Reconstructor:
             device=str(self.device),
             views=views,
             seed=seed,
+            view_sampling=asdict(self.weights.view_sampling) if views == "diffusion" else None,
         )
         tell("capture")
         with report.stage("capture"):
@@ -135,9 +147,14 @@ class Reconstructor:
         tell("body")
         with report.stage("body"):
             posed, camera = self._body(capture, picture, body, report)
+        latents = None
+        if views == "diffusion":
+            tell("views")
+            with report.stage("views"):
+                latents = self.view_latents(capture.composited(), camera, seed)
         tell("reconstruct")
         with report.stage("reconstruct"):
-            splats = self.reconstruct(capture, posed, camera)
+            splats = self.reconstruct(capture, posed, camera, latents)
             front = camera.map(lambda tensor: tensor[None].to(self.device))
             alpha = render_gaussians(splats, front).alphas[0].cpu()
         report.num_splats = splats.num_splats
@@ -162,6 +179,34 @@ class Reconstructor:
         pictures = on_white(images.to(self.device))
         latents = encode_images(self.autoencoder, pictures.reshape(-1, *pictures.shape[-3:]))
         return latents.reshape(*pictures.shape[:-3], *latents.shape[-3:])
+
+    def view_latents(
+        self, photo: Float[Tensor, "3 s s"], camera: Cameras, seed: int = 0
+    ) -> Float[Tensor, "1 v c g g"]:
+        """The stage that makes up what the photo does not show: the photo's latent, then those of the other views.
+
+        Args:
+            photo: Before white, at the weights' image size.
+            camera: Of the crop, unbatched; its elevation is that of all views.
+            seed: Of the noise that the views begin as.
+
+        Raises:
+            UserError: If the weights hold no view model, or one that does not load.
+        """
+        self.check_views("diffusion")
+        if self._synthesizer is None:
+            self._synthesizer = self._load_synthesizer()
+        how, elevation = self.weights.view_sampling, elevations(camera).item()
+        made = self._synthesizer(
+            photo[None],
+            elevations=[elevation] * self.network.num_views,
+            seeds=[seed],
+            num_steps=how.num_steps,
+            sampler=how.sampler,
+            guidance=how.guidance,
+            decode=False,
+        )
+        return made.latents
 
     @torch.no_grad()
     def splats(
@@ -193,18 +238,38 @@ class Reconstructor:
         latents = self.encode(images)[:, None] if latents is None else latents.to(self.device)
         return self.network(latents, images, cameras, body, *self.condition(body, cameras))
 
-    def _check_views(self, views: Views) -> None:
-        if views == "diffusion":
-            raise UserError(
-                f"the weights {self.weights.name!r} hold no view model (no folder 'views'); use --views none"
-            )
-        if views != "none":
+    def check_views(self, views: Views) -> None:
+        """Refuse what the weights cannot do.
+
+        Raises:
+            UserError: If they hold no view model, or need one.
+        """
+        weights = self.weights
+        if views not in get_args(Views):
             raise UserError(f"there is no way {views!r} to get views; use 'none' or 'diffusion'")
-        if self.weights.num_inputs > 1:
+        if views == "diffusion" and not weights.has_view_model:
             raise UserError(
-                f"the weights {self.weights.name!r} want the latents of {self.weights.num_inputs} views, and nothing "
-                "makes those of the unseen ones; use weights that were trained with the photo's alone"
+                f"the weights {weights.name!r} hold no view model (no folder {VIEW_MODEL!r}); use --views none"
             )
+        if views == "diffusion" and (weights.num_inputs == 1 or self.autoencoder is None):
+            raise UserError(
+                f"the reconstructor of the weights {weights.name!r} was not trained with the latents of four views; "
+                "use --views none"
+            )
+        if views == "none" and not weights.photo_alone:
+            remedy = "use --views diffusion" if weights.has_view_model else "give weights that hold a view model"
+            raise UserError(
+                f"the weights {weights.name!r} want the latents of {weights.num_inputs} views, and a view model makes "
+                f"those of the unseen ones; {remedy}"
+            )
+
+    def _load_synthesizer(self) -> "ViewSynthesizer":
+        from humansplat.models.sv3d import load_sv3d  # only who diffuses needs the libraries behind it
+        from humansplat.pipelines.view_synthesis import ViewSynthesizer
+
+        assert self.autoencoder is not None
+        model = load_sv3d(self.weights.path / VIEW_MODEL).to(self.device)
+        return ViewSynthesizer(model.unet, model.image_encoder, self.autoencoder, model.image_mean, model.image_std)
 
     def _body_estimator(self) -> BodyEstimator:
         if self._estimator is None:
@@ -247,13 +312,20 @@ class Reconstructor:
             )
         return body, camera
 
-    def reconstruct(self, capture: Capture, body: PosedBody, camera: Cameras) -> Gaussians:
+    def reconstruct(
+        self,
+        capture: Capture,
+        body: PosedBody,
+        camera: Cameras,
+        latents: Float[Tensor, "1 v c g g"] | None = None,
+    ) -> Gaussians:
         """The last stage: one capture to splats.
 
         Args:
             capture: At the weights' image size.
             body: Unbatched.
             camera: Of the crop, unbatched.
+            latents: Of the views that :meth:`view_latents` made; ``None``: the photo's alone.
 
         Returns:
             Unbatched, those too faint to be seen left out; on the reconstructor's device.
@@ -261,7 +333,7 @@ class Reconstructor:
         turns = torch.arange(self.network.num_views) * (2 * math.pi / self.network.num_views)
         cameras = orbit(camera, body.joints[0], turns).map(lambda tensor: tensor[None])
         image = torch.cat([capture.image, capture.mask[None]])
-        splats = self.splats(image[None], cameras, batched(body))[0]
+        splats = self.splats(image[None], cameras, batched(body), latents)[0]
         return splats.where(splats.opacities >= MIN_OPACITY)
 
 

@@ -1,12 +1,14 @@
 """Folders of weights: where they lie, whether they are whole, and loading them strictly.
 
-A folder holds ``config.json`` (``image_size``, and where they differ from the defaults ``num_inputs`` and ``space``),
-and ``vae/``, but not in pixel space, and ``reconstructor/`` as diffusers' ``save_pretrained`` writes them.
+A folder holds ``config.json`` (``image_size``, and where they differ from the defaults ``num_inputs``, ``space``,
+``photo_alone`` and ``view_sampling``), and ``vae/``, but not in pixel space, and ``reconstructor/`` as diffusers'
+``save_pretrained`` writes them. Beside a reconstructor of four inputs ``view_model/`` may lie, as training view
+synthesis leaves it.
 ``SHA256SUMS``, if it is there, is checked before anything is loaded.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -19,16 +21,29 @@ import humansplat
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 from humansplat.io.checksum import sha256_of
+from humansplat.models.edm_sampling import Sampler
 from humansplat.models.loading import check_tensors
 
 CONFIG = "config.json"
 CHECKSUMS = "SHA256SUMS"
 LIFTERS = "lifter"
 """Folder of the lifters, one folder a body model, beside the folders of weights."""
+VIEW_MODEL = "view_model"
+"""Folder of the view model within a folder of weights."""
 WEIGHT_FILE = "diffusion_pytorch_model.safetensors"
 
 Space = Literal["latent", "pixel"]
 M = TypeVar("M", bound=ModelMixin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSampling:
+    """How a view model is sampled; see :class:`humansplat.pipelines.view_synthesis.ViewSynthesizer`."""
+
+    num_steps: int = 8
+    sampler: Sampler = "dpm"
+    guidance: tuple[float, float] = (1.0, 1.0)
+    """At the front and at the back; 1 is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +61,15 @@ class WeightsFolder:
     """Views whose latents the reconstructor was trained with: the photo's, or all four."""
     space: Space = "latent"
     """Whether it reads the autoencoder's latents or the pixels themselves."""
+    photo_alone: bool = True
+    """Whether it was trained to do with the photo's latent, too."""
+    view_sampling: ViewSampling = field(default_factory=ViewSampling)
+    """How its view model is sampled, if it has one."""
+
+    @property
+    def has_view_model(self) -> bool:
+        """Whether it can make the unseen views' latents."""
+        return (self.path / VIEW_MODEL).is_dir()
 
 
 def find_weights(name_or_dir: str | Path) -> WeightsFolder:
@@ -59,6 +83,7 @@ def find_weights(name_or_dir: str | Path) -> WeightsFolder:
         values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         image_size = int(values["image_size"])
         num_inputs, space = values.get("num_inputs", 1), values.get("space", "latent")
+        photo_alone, sampling = values.get("photo_alone", num_inputs == 1), values.get("view_sampling", {})
     except FileNotFoundError as error:
         raise UserError(f"{path} holds no {CONFIG}; give a folder of weights, such as weights/small") from error
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -77,7 +102,32 @@ def find_weights(name_or_dir: str | Path) -> WeightsFolder:
         sha256=digests,
         num_inputs=num_inputs,
         space=space,
+        photo_alone=bool(photo_alone),
+        view_sampling=view_sampling(sampling, str(path / CONFIG)),
     )
+
+
+def view_sampling(values: object, where: str = "the command line") -> ViewSampling:
+    """Of what ``config.json`` states; what it leaves out is as the class has it.
+
+    Raises:
+        UserError: If it is no such thing.
+    """
+    try:
+        given = dict(values)  # type: ignore[call-overload]
+        if "guidance" in given:
+            front, back = given["guidance"]
+            given["guidance"] = (float(front), float(back))
+        sampling = ViewSampling(**given)
+        sound = int(sampling.num_steps) >= 1 and sampling.sampler in get_args(Sampler)
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise UserError(
+            f"{where}: view_sampling {values!r} must be num_steps above 0, guidance of two numbers and a sampler, one "
+            f"of {', '.join(get_args(Sampler))}"
+        )
+    return sampling
 
 
 def load_module(kind: type[M], folder: Path) -> M:

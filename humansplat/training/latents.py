@@ -2,8 +2,8 @@
 
 At inference the unseen views' latents come from a view model, whose guesses are not the truth, and a network that has
 only seen clean ones trusts them too much. So while training some people's unseen views are noised, or noised and
-denoised in one step by the view model itself, as HumanSplat's published training code does; or they are missing, and
-the network learns to do without.
+denoised by the view model itself: in one step, as HumanSplat's published training code does, or in several; or they
+are missing, and the network learns to do without.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from humansplat import draws
 from humansplat.config import ReconstructionConfig
 from humansplat.data.people import PeopleBatch
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
-from humansplat.models.edm import LatentDenoiser, add_noise, lognormal_sigmas
+from humansplat.models.edm import RHO, LatentDenoiser, add_noise, lognormal_sigmas
 from humansplat.training.view_jitter import rig_views
 
 KINDS = ("clean", "noised", "diffused", "missing")
@@ -103,11 +103,17 @@ class LatentSource(nn.Module):
             self.autoencoder.encoder.compile(dynamic=False)
 
     def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
+        """Euler's steps from each person's own noise level down; levels fall evenly to the power of 1 / rho."""
         assert self.view_model is not None
         views = rig_views(batch)
-        return self.view_model.denoise(
-            noised, sigma, photo_latent, views.pictures[:, 0], views.azimuths, views.elevations
-        )
+        told = photo_latent, views.pictures[:, 0], views.azimuths, views.elevations
+        steps = self.options.latents.denoising_steps
+        shares = [(1 - step / steps) ** RHO for step in range(steps + 1)]  # of the first level
+        clean = noised
+        for high, low in zip(shares[:-1], shares[1:], strict=True):
+            clean = self.view_model.denoise(noised, sigma * high, *told).to(noised.dtype)
+            noised = clean + (noised - clean) * (low / high)
+        return clean
 
 
 def _load_view_model(options: ReconstructionConfig, autoencoder: AutoencoderKL) -> LatentDenoiser | None:

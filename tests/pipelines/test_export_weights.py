@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from humansplat.errors import UserError
 from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.models.lifter import MarkerLifter
+from humansplat.models.sv3d import SV3D, build_image_encoder
 from humansplat.pipelines.reconstructor import Reconstructor
-from humansplat.pipelines.weights import WEIGHT_FILE, find_weights, load_module
+from humansplat.pipelines.weights import WEIGHT_FILE, ViewSampling, find_weights, load_module
 
 TOOL = Path(__file__).parents[2] / "tools" / "export_weights.py"
 
@@ -40,6 +41,23 @@ def test_a_reconstructor_is_exported_with_its_autoencoder(export, tiny_weights, 
     assert export(*source, "--image-size", 64, "--out", tmp_path / "out") == 0
     assert find_weights(tmp_path / "out").image_size == 64
     assert_halved(LatentReconstructor, tiny_weights / "reconstructor", tmp_path / "out" / "reconstructor")
+
+
+def test_a_view_model_goes_along(export, tiny_weights, make_tiny_sv3d, tmp_path):
+    model = SV3D(make_tiny_sv3d(latent_scaling=1.0), build_image_encoder(16, 1, 2, 16, image_size=32))
+    model.save(tmp_path / "views")
+    source = ["--vae", tiny_weights / "vae", "--reconstructor", tiny_weights / "reconstructor"]
+    with pytest.raises(SystemExit):
+        export(*source, "--view-model", tmp_path / "views", "--out", tmp_path / "out")
+    source += ["--num-inputs", 4, "--view-model", tmp_path / "views", "--view-sampling", '{"guidance": [1, 2]}']
+    assert export(*source, "--photo-alone", "--image-size", 64, "--out", tmp_path / "out") == 0
+    found = find_weights(tmp_path / "out")
+    assert found.has_view_model
+    assert found.photo_alone
+    assert found.view_sampling == ViewSampling(guidance=(1.0, 2.0))
+    state = load_file(tmp_path / "out" / "view_model" / "image_encoder" / "model.safetensors")
+    assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float16}
+    Reconstructor.from_pretrained(tmp_path / "out", "cpu").check_views("diffusion")
 
 
 def test_a_lifter_is_exported_to_a_folder_of_its_own(export, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics, look_at, orbit
 from humansplat.io.body import read_body
 from humansplat.io.video import read_video
+from humansplat.models.sv3d import SV3D, build_image_encoder
 from humansplat.pipelines.reconstruction import FILES, Reconstruction
 from humansplat.pipelines.reconstructor import Reconstructor, batched
 from humansplat.pipelines.report import Report
+from humansplat.pipelines.weights import find_weights
 from humansplat.render import render_gaussians
 from humansplat.structures import Cameras
 
@@ -130,6 +133,45 @@ def test_an_older_video_does_not_outlive_its_result(person, tmp_path):
 def test_the_view_model_is_missed_by_name(tiny_reconstructor):
     with pytest.raises(UserError, match="hold no view model"):
         tiny_reconstructor("photo.jpg", views="diffusion")
+
+
+@pytest.fixture(scope="module")
+def four_views(tiny_weights, make_tiny_sv3d, tmp_path_factory):
+    """The same weights, but stating four inputs, with an untrained view model."""
+    folder = shutil.copytree(tiny_weights, tmp_path_factory.mktemp("weights") / "four")
+    encoder = build_image_encoder(width=16, num_layers=1, num_heads=2, projection=16, image_size=32)
+    SV3D(make_tiny_sv3d(latent_scaling=1.0), encoder).save(folder / "view_model")
+    (folder / "config.json").write_text('{"image_size": 64, "num_inputs": 4, "view_sampling": {"num_steps": 2}}')
+    return folder
+
+
+def test_a_view_model_makes_the_unseen_views_by_the_seed(four_views, capture, body, camera):
+    reconstructor = Reconstructor.from_pretrained(four_views, "cpu")
+    photo = capture.composited()
+    made = [reconstructor.view_latents(photo, camera, seed) for seed in (3, 3, 4)]
+    assert torch.equal(made[0], made[1])
+    assert (made[2] - made[0]).abs().amax(dim=(0, 2, 3, 4))[1:].min() > 0.1
+    image = torch.cat([photo, torch.ones(1, 64, 64)])
+    torch.testing.assert_close(made[0][:, 0], reconstructor.encode(image[None]), rtol=0, atol=0)
+    means = [reconstructor.reconstruct(capture, body, camera, latents).means for latents in made[1:]]
+    assert not torch.equal(means[0][:500], means[1][:500])
+    assert any(name.startswith("view_model/unet") for name in reconstructor.weights.sha256)
+    with pytest.raises(UserError, match="of 4 views, .* use --views diffusion"):
+        reconstructor("photo.jpg")
+
+
+def test_what_a_view_model_does_not_go_with_is_refused(four_views, tmp_path):
+    folder = shutil.copytree(four_views, tmp_path / "one")
+    config = folder / "config.json"
+    config.write_text('{"image_size": 64}')
+    with pytest.raises(UserError, match="not trained with the latents of four views; use --views none"):
+        Reconstructor.from_pretrained(folder, "cpu")("photo.jpg", views="diffusion")
+    for wrong in ('{"num_steps": 0}', '{"sampler": "magic"}', '{"guidance": [1]}', '{"steps": 3}', "7"):
+        config.write_text(f'{{"image_size": 64, "view_sampling": {wrong}}}')
+        with pytest.raises(UserError, match="view_sampling .* must be num_steps"):
+            find_weights(folder)
+    config.write_text('{"image_size": 64, "num_inputs": 4, "photo_alone": true}')
+    assert find_weights(folder).photo_alone
 
 
 def test_a_gpu_that_is_not_there_is_refused(tiny_weights):

@@ -89,6 +89,10 @@ def test_each_kind_is_what_it_says_and_the_photo_stays_clean(vae, batch):
     assert seen.azimuths[0].tolist() == pytest.approx([0, torch.pi / 2, torch.pi, 1.5 * torch.pi])
     assert ((seen.noised - truth).flatten(1).std(dim=1) / seen.sigma - 1).abs().max() < 0.1
     assert known.all()
+    made, diffused, _ = drawn(diffused=1.0, denoising_steps=2)
+    noise, low = seen.noised, 0.5**7  # the second step begins at the level times that, half denoised
+    torch.testing.assert_close(made.view_model.sigma, seen.sigma * low)
+    torch.testing.assert_close(diffused, (noise / 2 + noise / 2 * low)[:, 1:] / 2)
 
 
 def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
