@@ -225,6 +225,7 @@ class ReconstructorConfig:
     """Constructor arguments of ``models.latent_reconstructor.LatentReconstructor``; see there."""
 
     latent_channels: int = 4
+    """Training sets it to what ``reconstruction.space`` and the autoencoder give."""
     patch: int = 1
     num_views: int = 4
     width: int = 256
@@ -582,6 +583,17 @@ class TrainConfig:
             )
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise UserError(f"max_minutes ({self.max_minutes}) must be positive; leave it out for no limit")
+        if self.task == "reconstruction":
+            _check_picture(self.data.image_size or 256, self.reconstruction.model)
+
+
+def _check_picture(size: int, model: ReconstructorConfig) -> None:
+    """Refuse pictures that cannot be cut into a reconstructor's tokens, or halved down to one pixel for body maps."""
+    token = 8 * max(model.patch, 1)
+    if size % token:
+        raise UserError(f"data.image_size ({size}) must be a multiple of {token}, the pixels on a side of a token")
+    if model.body in ("full", "maps") and size & (size - 1):
+        raise UserError(f"data.image_size ({size}) must be a power of two, which body maps need")
 
 
 def load_config(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
