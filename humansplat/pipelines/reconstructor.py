@@ -204,6 +204,7 @@ class Reconstructor:
             num_steps=how.num_steps,
             sampler=how.sampler,
             guidance=how.guidance,
+            sigma_max=how.sigma_max,
             decode=False,
         )
         return made.latents

@@ -83,7 +83,7 @@ class ViewSynthesizer(DiffusionPipeline):
         self,
         image: Float[Tensor, "b 3 h w"],
         azimuths: Sequence[float] = ORTHOGONAL,
-        elevations: Sequence[float] | None = None,
+        elevations: Sequence[float] | Float[Tensor, "b v"] | None = None,
         *,
         seeds: Sequence[int] = (0,),
         num_steps: int = 25,
@@ -98,7 +98,7 @@ class ViewSynthesizer(DiffusionPipeline):
         Args:
             image: sRGB in [0, 1], the person before a white background.
             azimuths: Of the views from the photo's, radians; the first is 0, the photo's own.
-            elevations: Of the views, radians; None: all level.
+            elevations: Of the views, radians, the same for all photos or each photo's own; None: all level.
             seeds: One for each photo, or one for all. A photo's views depend on its own seed only.
             num_steps: Noise levels.
             sampler: ``euler``, ``heun`` (two evaluations a step) or ``dpm``.
@@ -111,20 +111,20 @@ class ViewSynthesizer(DiffusionPipeline):
         Raises:
             UserError: If the views do not begin with the photo's, or numbers do not go together.
         """
-        elevations = elevations or [0.0] * len(azimuths)
+        device = self._execution_device
+        elevation = torch.as_tensor([0.0] * len(azimuths) if elevations is None else elevations, device=device)
         seeds = list(seeds) * len(image) if len(seeds) == 1 else list(seeds)
-        if not azimuths or azimuths[0] != 0 or len(elevations) != len(azimuths):
+        if not azimuths or azimuths[0] != 0 or elevation.shape[-1] != len(azimuths):
             raise UserError(
-                f"azimuths {tuple(azimuths)} and elevations {tuple(elevations)} must be as many, and the first "
+                f"azimuths {tuple(azimuths)} and {elevation.shape[-1]} elevations must be as many, and the first "
                 "azimuth 0, the photo's"
             )
         if len(seeds) != len(image):
             raise UserError(f"{len(seeds)} seeds for {len(image)} photos; give one for each, or one for all")
-        device = self._execution_device
         photo = image.to(device)
         photo_latent = encode_images(self.vae, photo.to(self.vae.dtype)).float()
         azimuth = torch.tensor(azimuths, device=device).expand(len(image), -1)
-        elevation = torch.tensor(elevations, device=device).expand(len(image), -1)
+        elevation = elevation.float().expand(len(image), -1)
         conditions = self.model.to_conditions(photo_latent, photo, azimuth, elevation)
         denoise = self._denoiser(conditions, guidance_by_angle(azimuth, *guidance), guidance != (1.0, 1.0), one_pass)
         noise = unit_noise(seeds, (len(azimuths), *photo_latent.shape[1:]), device)

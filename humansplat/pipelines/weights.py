@@ -44,6 +44,8 @@ class ViewSampling:
     sampler: Sampler = "dpm"
     guidance: tuple[float, float] = (1.0, 1.0)
     """At the front and at the back; 1 is none."""
+    sigma_max: float = 80.0
+    """Highest noise level; SV3D's own sampler begins at 700, where steps are wasted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,9 @@ def view_sampling(values: object, where: str = "the command line") -> ViewSampli
             front, back = given["guidance"]
             given["guidance"] = (float(front), float(back))
         sampling = ViewSampling(**given)
-        sound = int(sampling.num_steps) >= 1 and sampling.sampler in get_args(Sampler)
+        sound = (
+            int(sampling.num_steps) >= 1 and float(sampling.sigma_max) > 0 and sampling.sampler in get_args(Sampler)
+        )
     except (TypeError, ValueError):
         sound = False
     if not sound:
