@@ -17,7 +17,9 @@ from humansplat import draws
 from humansplat.config import ReconstructionConfig
 from humansplat.data.people import PeopleBatch
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
-from humansplat.models.edm import RHO, LatentDenoiser, add_noise, lognormal_sigmas
+from humansplat.models.edm import RHO, SIGMA_MIN, LatentDenoiser, add_noise, karras_sigmas, lognormal_sigmas
+from humansplat.models.edm_sampling import sample, unit_noise
+from humansplat.pipelines.weights import ViewSampling
 from humansplat.training.view_jitter import rig_views
 
 KINDS = ("clean", "noised", "diffused", "missing")
@@ -54,8 +56,19 @@ class LatentSource(nn.Module):
         return PIXEL_CHANNELS if self.autoencoder is None else int(self.autoencoder.config["latent_channels"])
 
     def clean(self, batch: PeopleBatch) -> GivenLatents:
-        """The true latents, as validation has them."""
+        """The true latents."""
         return GivenLatents(self._encode(batch.images), None)
+
+    def validated(self, batch: PeopleBatch) -> GivenLatents:
+        """The latents to validate on: what the view model makes of each photo, if there is one; or the true ones."""
+        given, model = self.clean(batch), self.view_model
+        if model is None:
+            return given
+        how, told = ViewSampling(), self._told(batch, given.values[:, 0])
+        noise = unit_noise([0] * len(given.values), tuple(given.values.shape[1:]), given.values.device)
+        levels = karras_sigmas(how.num_steps, SIGMA_MIN, how.sigma_max)
+        made = sample(lambda noised, sigma: model.denoise(noised, sigma, *told), noise, levels, how.sampler)
+        return GivenLatents(torch.cat([given.values[:, :1], made[:, 1:]], dim=1), None)
 
     def mixed(self, batch: PeopleBatch, generator: torch.Generator) -> GivenLatents:
         """The latents to train on: the photo's clean, of each person's other views one of :data:`KINDS`.
@@ -105,8 +118,7 @@ class LatentSource(nn.Module):
     def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
         """Euler's steps from each person's own noise level down; levels fall evenly to the power of 1 / rho."""
         assert self.view_model is not None
-        views = rig_views(batch)
-        told = photo_latent, views.pictures[:, 0], views.azimuths, views.elevations
+        told = self._told(batch, photo_latent)
         steps = self.options.latents.denoising_steps
         shares = [(1 - step / steps) ** RHO for step in range(steps + 1)]  # of the first level
         clean = noised
@@ -114,6 +126,11 @@ class LatentSource(nn.Module):
             clean = self.view_model.denoise(noised, sigma * high, *told).to(noised.dtype)
             noised = clean + (noised - clean) * (low / high)
         return clean
+
+    def _told(self, batch: PeopleBatch, photo_latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the view model is told, in the order of its arguments."""
+        views = rig_views(batch)
+        return photo_latent, views.pictures[:, 0], views.azimuths, views.elevations
 
 
 def _load_view_model(options: ReconstructionConfig, autoencoder: AutoencoderKL) -> LatentDenoiser | None:

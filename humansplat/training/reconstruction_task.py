@@ -119,7 +119,7 @@ class ReconstructionTask:
         for start in range(0, len(pool), VALIDATION_BATCH):
             people = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=device)
             batch = pool.batch(people, views.expand(len(people), -1), num_inputs=self.options.num_inputs)
-            rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.clean(batch)), batch)
+            rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.validated(batch)), batch)
             with torch.autocast(device.type, enabled=False):
                 found = score_views(
                     rendered.colors.movedim(-1, 2).clamp(0, 1),
@@ -138,7 +138,7 @@ class ReconstructionTask:
 
     def pictures(self, module: nn.Module, batch: PeopleBatch) -> Tensor:
         """A row a person: the photo, then each target beside its render."""
-        rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.clean(batch)), batch)
+        rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.validated(batch)), batch)
         renders = rendered.colors.movedim(-1, 2).clamp(0, 1)
         pairs = torch.stack([on_white(batch.targets), renders], dim=2).flatten(1, 2)  # [b, 2 t, 3, h, w]
         rows = torch.cat([on_white(batch.images[:, :1]), pairs], dim=1)

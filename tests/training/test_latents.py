@@ -110,6 +110,10 @@ def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
     assert values.isfinite().all()
     torch.testing.assert_close(values[:, 0], truth[:, 0], rtol=0, atol=0)
     assert ((values - truth)[:, 1:].flatten(2).abs().amax(dim=2) > 0.01).all()
+    with torch.no_grad():
+        validated = made.validated(batch).values
+    torch.testing.assert_close(validated[:, 0], truth[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(validated[:2], validated[2:], atol=1e-4, rtol=1e-4)  # the same people
     for folder, complaint in (("no", "unet"), ("other", "scales latents by 1.0, the UNet expects 0.18215")):
         other = replace(latents, view_model=tmp_path / folder)
         with pytest.raises(UserError, match=complaint):
