@@ -7,9 +7,10 @@ python benchmarks/training.py --paper FILE.json...
 The steps are the trainer's own, with the task's own losses, on made-up people in the device's memory and an untrained
 autoencoder of Stable Diffusion's size (``small``: the one that ships). A row is a training of its own: some steps to
 compile and settle, then as many as the time allows, timed together; after them a few with marks, whose medians show
-where the time goes. The share is the model FLOPs of a second (what is counted: ``training_flops.py``), over the rate
-of a large bfloat16 product measured in the same run. ``compile``: ``blocks`` compiles the transformer's blocks, a few
-seconds; ``whole`` the network, a minute or two. What does not fit into memory says so.
+where the time goes. Before the first row a step of two people counts operations and has the kernels of Triton and
+gsplat compiled or loaded. The share is the model FLOPs of a second (what is counted: ``training_flops.py``), over the
+rate of a large bfloat16 product measured in the same run. ``compile`` is the configuration's. What does not fit into
+memory says so. No row begins later than ``--minutes`` after its table, set-up included.
 
 ``several`` times one step size on as many processes as there are; with the result of one process by ``--one`` it shows
 what a second GPU brings. ``--out`` adds to a file of results; ``--paper`` makes the paper run's hours of such files.
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -34,7 +35,7 @@ from training_clock import PARTS, step_parts
 from training_flops import ModelFlops, count, matrix_rate
 from training_inputs import made_up_pool, write_autoencoder
 
-from humansplat.config import PerceptualConfig, TrainConfig, load_config
+from humansplat.config import Compiled, PerceptualConfig, TrainConfig, load_config
 from humansplat.data.dataset import PeoplePool
 from humansplat.models.autoencoder import encode_images
 from humansplat.training.meter import LossMeter
@@ -42,7 +43,7 @@ from humansplat.training.reconstruction_task import ReconstructionTask
 from humansplat.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
-NUM_PEOPLE = 16
+NUM_PEOPLE = 8
 TINY = (
     "data.image_size=64",
     "reconstruction.model.width=64",
@@ -60,8 +61,8 @@ class Cell:
 
     batch: int
     checkpointing: bool = False
-    compile: str = "no"
-    """``no``, ``blocks`` or ``whole``; with either the frozen encoder is compiled, too."""
+    compile: Compiled = "no"
+    """As in the run's configuration; with anything but ``no`` the frozen encoder is compiled, too."""
     losses: str = "all"
     """``all`` of the configuration's; ``plain``: neither the hierarchical loss nor a perceptual distance; ``parts``:
     the hierarchical loss as well; ``parts, features``: in it the distance of the encoder's features."""
@@ -105,8 +106,9 @@ CELLS = {
         Cell(batch=16, compile="blocks", losses="plain"),
         Cell(batch=16, compile="blocks", losses="parts"),
         Cell(batch=16, compile="blocks", losses="parts, features"),
+        Cell(batch=16, compile="stages", losses="plain"),
+        Cell(batch=16, compile="stages", losses="parts"),
         Cell(batch=16, compile="whole", losses="plain"),
-        Cell(batch=16, compile="whole", losses="parts"),
     ),
 }
 CONFIGS = {
@@ -128,7 +130,7 @@ class Bench:
         minutes: float,
         scratch: Path,
         cells: list[str],
-        compiled: str | None,
+        compiled: Compiled | None,
         profiled: bool,
     ) -> None:
         self.accelerator = Accelerator(cpu=device == "cpu")
@@ -146,7 +148,7 @@ class Bench:
         """A row as it was asked for."""
         # FSDP gathers weights in hooks of the blocks, which compiled blocks would take in.
         eager = self.tiny or self.accelerator.distributed_type == DistributedType.FSDP
-        compiled = self.compiled or ("no" if eager else cell.compile)
+        compiled: Compiled = self.compiled or ("no" if eager else cell.compile)
         return replace(cell, compile=compiled, batch=2 if self.tiny else cell.batch)
 
     def say(self, text: str = "") -> None:
@@ -181,9 +183,6 @@ class Bench:
         """A trainer and the network as its steps call it; nothing of it stays."""
         config = config_of(config, cell)
         trainer = Trainer(config, ReconstructionTask(config), self.accelerator, pool)
-        if cell.compile == "blocks":
-            compile_blocks(trainer.module)
-            trainer.task.latents.compile_encoder()  # as the task itself does where the whole network is compiled
         try:
             yield trainer, trainer._wrap()
         finally:
@@ -250,19 +249,14 @@ def profile(step: Callable[[], None], device: torch.device) -> str:
     return profiler.key_averages().table(sort_by=order, row_limit=40, max_name_column_width=90)
 
 
-def compile_blocks(network: nn.Module) -> None:
-    """Compile each block of the transformer for its own shapes; alike blocks share the code."""
-    for part in network.children():
-        if isinstance(part, nn.ModuleList):
-            for block in part:
-                block.compile(dynamic=False)
-
-
 def table(bench: Bench, name: str) -> None:
     """Rows of one configuration."""
+    start = time.monotonic()
     config = bench.config(name)
     pool = made_up_pool(2 if bench.tiny else NUM_PEOPLE, config.data.image_size or 256, bench.device)
+    people = time.monotonic() - start
     flops = model_flops(bench, config, pool)
+    bench.say(f"setting up: {people:.1f} s the people, {time.monotonic() - start - people:.1f} s the first step\n")
     rows: list[dict[str, Any]] = []
     bench.results[name] = {"flops": flops._asdict(), "rows": rows}
     bench.say(
@@ -271,7 +265,6 @@ def table(bench: Bench, name: str) -> None:
         + " | step, ms | compiling, s |"
     )
     bench.say("|" + "---|" * (10 + len(PARTS)))
-    start = time.monotonic()
     for number, cell in enumerate(CELLS[name]):
         if bench.only_cells and str(number) not in bench.only_cells:
             continue
@@ -320,7 +313,7 @@ def config_of(config: TrainConfig, cell: Cell) -> TrainConfig:
         config,
         batch_size=cell.batch,
         accumulate=1,
-        compile=cell.compile == "whole",
+        compile=cell.compile,
         gradient_checkpointing=cell.checkpointing,
         reconstruction=options,
     )
@@ -476,10 +469,10 @@ def main() -> None:
     parser.add_argument("--only", choices=["rate", "encoder", *CELLS, "several"])
     parser.add_argument("--cells", default="", help="rows of the table by number, e.g. 0,3")
     parser.add_argument("--profile", action="store_true", help="list what takes longest in a step of each row")
-    parser.add_argument("--minutes", type=float, default=1.0, help="no row of a table begins later than this")
+    parser.add_argument("--minutes", type=float, default=1.0, help="after its table's beginning no row begins")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, to try this script")
     parser.add_argument("--names", default=",".join(SEVERAL), help="configurations of --only several")
-    parser.add_argument("--compile", choices=["no", "blocks", "whole"], help="for all rows")
+    parser.add_argument("--compile", choices=get_args(Compiled), help="for all rows")
     parser.add_argument("--one", type=Path, help="results of --only several with one process")
     parser.add_argument("--out", type=Path, help="JSON file that the results are added to")
     parser.add_argument("--paper", type=Path, nargs="+", help="files of results: print the hours of the paper's run")

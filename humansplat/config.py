@@ -14,6 +14,8 @@ import yaml
 from humansplat.errors import UserError
 
 T = TypeVar("T")
+Compiled = Literal["no", "blocks", "stages", "whole"]
+"""What of a network is compiled for training; ``training.compilation.compile_network`` says what each means."""
 BodyUse = Literal["full", "maps", "tokens", "none"]
 """What a reconstructor uses of the body; ``models.latent_reconstructor.LatentReconstructor`` says what each means."""
 
@@ -549,8 +551,10 @@ class TrainConfig:
     mixed_precision: Literal["no", "bf16", "fp16"] = "bf16"
     gradient_checkpointing: bool = False
     """Compute activations anew in the backward pass: less memory, about a third more time."""
-    compile: bool = False
-    """Compile the module; the first step then takes a minute or two."""
+    compile: Compiled = "no"
+    """``blocks``: the network's repeated blocks, alike ones once, and frozen encoders. ``stages``: also what the
+    network computes between them. ``whole``: all of the network in one piece, which takes minutes. In files ``false``
+    and ``true`` may stand for ``no`` and ``whole``."""
     seed: int = 0
     """Of the first weights and of all that is drawn; at least 0."""
     init_from: Path | None = None
@@ -617,6 +621,8 @@ def load_config(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T
         raise UserError(f"{path} must be a mapping of names to values")
     for override in overrides:
         _override(values, override)
+    if schema is TrainConfig and isinstance(values.get("compile"), bool):
+        values["compile"] = "whole" if values["compile"] else "no"
     return cast(T, _build(schema, values, where=str(path), prefix=""))
 
 

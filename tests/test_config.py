@@ -44,6 +44,12 @@ def test_saved_configuration_is_read_back(tmp_path):
     assert as_plain(config)["inner"] == {"rate": 1e-4, "sizes": [1, 2]}
 
 
+def test_compile_is_a_word_or_as_before_yes_or_no(tmp_path):
+    path = write(tmp_path, "task: reconstruction\ncompile: true\n")
+    compiled = [load_config(TrainConfig, path, [f"compile={word}"]).compile for word in ("blocks", "false", "no")]
+    assert [load_config(TrainConfig, path).compile, *compiled] == ["whole", "blocks", "no", "no"]
+
+
 def test_overrides_come_after_the_file(tmp_path):
     path = write(tmp_path, "name: b\ncount: 5\n")
     config = load_config(Outer, path, ["count=7", "inner.rate=1.0e-3", "where=null", "inner.sizes=[9, 8]"])

@@ -46,8 +46,8 @@ class Skeleton(nn.Module):
         ancestors = {joint: parents[joint] for joint in order[1:]}
         for number in range(self._num_rounds):
             rest = [joint for joint in order if depths[joint] >= 2**number]  # the last of the order
-            above = torch.tensor([place[ancestors[joint]] for joint in rest])
-            self.register_buffer(f"_above_{number}", above, persistent=False)
+            indices = torch.tensor([place[ancestors[joint]] for joint in rest])
+            self.register_buffer(f"_above_{number}", indices, persistent=False)
             ancestors = {j: ancestors[ancestors[j]] for j in rest if depths[j] >= 2 ** (number + 1)}
 
     def forward(

@@ -30,7 +30,7 @@ def farthest_points(points: Float[Tensor, "v 3"], count: int, *, first: int | No
 @njit(cache=True, nogil=True)
 @no_type_check
 def _choose(positions, first, count):
-    """One pass over the points a choice: it brings their distances up to date and finds the largest, the first such."""
+    """One pass over the points a choice: their distances are brought up to date, and the first largest is found."""
     chosen = np.empty(count, np.int64)
     chosen[0] = first
     distances = np.full(len(positions), np.inf)

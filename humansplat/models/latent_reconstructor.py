@@ -18,7 +18,8 @@ Structure Priors", NeurIPS 2024, sections 3.4 and 3.5. Where this differs from t
 * Nothing stays outside the cone of the photo's silhouette.
 """
 
-from typing import get_args
+from collections.abc import Callable
+from typing import NamedTuple, get_args
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -45,6 +46,15 @@ NUM_VIEWS = 4
 def _full_precision(device: torch.device) -> torch.autocast:
     """Camera algebra in bf16 would be off by centimetres."""
     return torch.autocast(device.type, enabled=False)
+
+
+class Stages(NamedTuple):
+    """What a forward pass computes without parameters, as it is called: as it is written, or compiled."""
+
+    make_scene: Callable[..., Scene] = make_scene
+    view_features: Callable[..., Tensor] = view_features
+    body_features: Callable[..., Tensor] = body_features
+    decode: Callable[..., Gaussians] = splat_head.decode
 
 
 class LatentReconstructor(ModelMixin, ConfigMixin):
@@ -115,6 +125,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         body_splats = body_splats if self.reads_maps else 0
         self.has_body_tokens = self.attends_to_body or body_splats > 0
         self.gradient_checkpointing = False
+        self._stages = Stages()
 
         def layers(kind: type[SelfAttentionBlock | BodyAttentionBlock], count: int) -> nn.ModuleList:
             return nn.ModuleList(kind(width=width, num_heads=num_heads) for _ in range(count))
@@ -190,7 +201,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         self._check_inputs(latents, image, cameras, maps)
         size = latents.shape[-1] // self.grid.patch  # tokens on a side of a view
         with _full_precision(image.device):
-            scene = make_scene(image, cameras, body, maps)
+            scene = self._stages.make_scene(image, cameras, body, maps)
             hit = None if maps is None else maps.hit
             kept = nearest_cells(image[:, 3], hit, self.num_views, size, self.kept_cells)  # [b, v, t]
 
@@ -219,7 +230,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
         if self.body_head is not None:
             skin = self.body_head(self.norm_body(tokens)).unflatten(-1, (-1, splat_head.SKIN_CHANNELS)).float()
         with _full_precision(image.device):
-            return splat_head.decode(
+            return self._stages.decode(
                 photo.float(), unseen.float(), skin, points, scene, kept, self.grid, self.max_offset
             )
 
@@ -233,7 +244,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
     ) -> Float[Tensor, "b j d"]:
         """The human tokenizer; ``latents`` are the photo's."""
         with _full_precision(latents.device):
-            features = body_features(latents.float(), scene, body, token_ids, token_normals)
+            features = self._stages.body_features(latents.float(), scene, body, token_ids, token_normals)
         tokens = self.embed_body(features.to(self.missing_token.dtype))  # the weights' type, which autocast may lower
         for block in self.body_blocks:
             tokens = self._run(block, tokens)
@@ -248,7 +259,7 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
     ) -> Float[Tensor, "b vt d"]:
         with _full_precision(latents.device):
             filled, missing = fill_latents(latents.float(), known, self.num_views)
-            features = view_features(filled, scene, kept, self.grid, photo_patches=self.photo_patches)
+            features = self._stages.view_features(filled, scene, kept, self.grid, photo_patches=self.photo_patches)
         kind = self.missing_token.dtype
         marks = self.view_tokens + missing.to(kind) * self.missing_token
         return (self.embed(features.to(kind)) + marks[:, :, None]).flatten(1, 2)
@@ -275,6 +286,14 @@ class LatentReconstructor(ModelMixin, ConfigMixin):
             projected, inside = project_to_cells(points, cameras, self.grid.cell)
             cells = cell_centers(kept, projected, size) * self.grid.patch
             return plan_windows(cells, projected, inside, self.window, grid=size * self.grid.patch)
+
+    def compile_stages(self, **options: str | bool) -> None:
+        """Compile what comes before, between and after the blocks: hundreds of small operations become tens.
+
+        Args:
+            options: Of ``torch.compile``.
+        """
+        self._stages = Stages(*(torch.compile(stage, **options) for stage in Stages()))  # type: ignore[call-overload]
 
     def _run(self, block: nn.Module, *inputs: Tensor | Windows | None) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:

@@ -43,7 +43,7 @@ class ReconstructionTask:
         self.augment = config.data.augment
         self.image_size = config.data.image_size or 256
         self.latents = LatentSource(self.options)
-        if config.compile:
+        if config.compile != "no":
             self.latents.compile_encoder()
         self.perturb = Perturbation(self.options.noise, load_body(config.data))
         encoder = self.latents.autoencoder

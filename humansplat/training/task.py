@@ -36,7 +36,7 @@ class Task(Protocol[Pool, Batch]):
     """
 
     def build_module(self) -> nn.Module:
-        """Make the module whose parameters are trained, on the CPU; global seeds are set before the call."""
+        """Make the module whose parameters are trained; global seeds and torch's default device are set before."""
         ...
 
     def frozen_modules(self) -> Sequence[nn.Module]:

@@ -34,6 +34,7 @@ from humansplat.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from humansplat.training.compilation import compile_network, without_compiled_code
 from humansplat.training.ema import AveragedWeights
 from humansplat.training.logging import RunLog
 from humansplat.training.meter import LossMeter
@@ -101,7 +102,9 @@ class Trainer(Generic[Pool, Batch]):
         self.train_pool, self.validation_pool = train_pool, validation_pool
         device = accelerator.device
         torch.manual_seed(config.seed)
-        self.module = task.build_module().to(device).train()
+        with device:  # a billion first weights take seconds on one CPU core
+            module = task.build_module()
+        self.module = module.to(device).train()
         if config.gradient_checkpointing:
             enable_checkpointing(self.module)
         self._plan = sharding_plan(accelerator)
@@ -236,8 +239,7 @@ class Trainer(Generic[Pool, Batch]):
         return torch.autocast(self.accelerator.device.type, dtype, enabled=self.config.mixed_precision != "no")
 
     def _wrap(self) -> nn.Module:
-        if self.config.compile:
-            self.module.compile()
+        compile_network(self.module, self.config.compile)
         return wrap(self.module, self.accelerator)
 
     @contextlib.contextmanager
@@ -258,7 +260,8 @@ class Trainer(Generic[Pool, Batch]):
                 yield None
             return
         self.module.eval()
-        with self.averages.applied(), torch.no_grad(), self._autocast():
+        plain = without_compiled_code(self.config.compile)
+        with self.averages.applied(), torch.no_grad(), self._autocast(), plain:
             yield self.module if is_main else None
         self.module.train()
 

@@ -1,0 +1,45 @@
+"""Which parts of a network `torch.compile` takes, so that a run waits seconds for it or minutes."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from humansplat.config import Compiled
+
+
+def compile_network(module: nn.Module, what: Compiled, *, backend: str = "inductor") -> None:
+    """Have a module's later calls run compiled code, in place.
+
+    Args:
+        module: The network, already on its device.
+        what: ``no`` leaves it as it is. ``blocks``: each member of its lists of modules (``nn.ModuleList``) is
+            compiled by itself, for the sizes that it meets; those of one kind and size share the code, so a dozen
+            take no longer than one. ``stages``: also what is between them, of networks that have
+            ``compile_stages``. ``whole``: one graph of all, with every block written out.
+        backend: Of ``torch.compile``.
+    """
+    if what == "whole":
+        module.compile(backend=backend)
+    if what == "stages" and (compile_stages := getattr(module, "compile_stages", None)) is not None:
+        compile_stages(dynamic=False, backend=backend)
+    if what in ("blocks", "stages"):
+        for part in module.children():
+            if isinstance(part, nn.ModuleList):
+                for block in part:
+                    block.compile(dynamic=False, backend=backend)
+
+
+@contextlib.contextmanager
+def without_compiled_code(what: Compiled) -> Iterator[None]:
+    """Within the block compiled modules run as written: validation's other sizes would be compiled for little use.
+
+    Args:
+        what: Was compiled.
+    """
+    if what == "no":  # torch's compiler takes seconds to import
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
