@@ -1,9 +1,5 @@
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -153,19 +149,6 @@ def test_checkpointing_does_not_change_gradients(rng):
         model(**inputs).colors.square().sum().backward()
         grads.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
     torch.testing.assert_close(*grads)
-
-
-def test_it_compiles_without_graph_breaks_under_autocast_and_with_gradients():
-    """In a process of its own: the annotations' checks of the tests cannot be compiled."""
-    script = Path(__file__).with_name("compiled_reconstructor.py")
-    paths = [str(script.parents[2]), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.gpu

@@ -23,7 +23,7 @@ from humansplat.training.people import People, open_pools
 from humansplat.training.trainer import Trainer
 
 STEPS = 6
-LONG_STEPS = 60
+LONG_STEPS = 25
 AUGMENT = AugmentConfig(
     mirror=0.5, gain=0.2, permute=0.5, crop_scale=0.1, crop_shift=0.1, background=0.5, jpeg=0.5, jpeg_quality=40
 )
@@ -171,8 +171,13 @@ def run_until_killed(*folders: Path) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
     class Telling(PeopleTask):
+        begun = 0
+
         def sample(self, pool: People, batch_size: int, generator: torch.Generator) -> Tensor:
             print("step", flush=True)
+            self.begun += 1
+            if self.begun == LONG_STEPS:
+                sys.stdin.readline()  # whoever kills this may be slow
             return super().sample(pool, batch_size, generator)
 
     run = plan(*folders, "killed", batch_size=4, kept=True)

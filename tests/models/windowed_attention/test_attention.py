@@ -13,7 +13,7 @@ from humansplat.models.windowed_attention import attend, plan_windows, windowed_
 from humansplat.models.windowed_attention import attention as interface
 
 sys.path.insert(0, str(Path(__file__).parent))
-from windowed_cases import VARIETY, WINDOWS, by_loops, check_compiled, random_case, relative_error, with_gradients
+from windowed_cases import VARIETY, WINDOWS, by_loops, random_case, relative_error, with_gradients
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -72,11 +72,6 @@ def test_one_plan_serves_many_layers_and_keys_that_are_slices(rng):
     expected = windowed_attention(*case, 2.0, backend="dense")
     for _ in range(2):
         torch.testing.assert_close(attend(case.query, key, value, plan), expected)
-
-
-def test_compiled_without_graph_breaks_it_is_the_same():
-    """In a process of its own: the annotations' checks of the tests cannot be compiled."""
-    check_compiled("cpu", "aot_eager")
 
 
 def test_the_operators_keep_their_contracts(rng):
