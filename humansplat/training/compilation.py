@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from humansplat.config import Compiled
+from humansplat.errors import UserError
 
 
 def compile_network(module: nn.Module, what: Compiled, *, backend: str = "inductor") -> None:
@@ -19,16 +20,23 @@ def compile_network(module: nn.Module, what: Compiled, *, backend: str = "induct
             take no longer than one. ``stages``: also what is between them, of networks that have
             ``compile_stages``. ``whole``: one graph of all, with every block written out.
         backend: Of ``torch.compile``.
+
+    Raises:
+        UserError: If the network has no such parts.
     """
+    if what == "no":
+        return
     if what == "whole":
         module.compile(backend=backend)
-    if what == "stages" and (compile_stages := getattr(module, "compile_stages", None)) is not None:
+        return
+    blocks = [block for part in module.children() if isinstance(part, nn.ModuleList) for block in part]
+    compile_stages = getattr(module, "compile_stages", None)
+    if not blocks or (what == "stages" and compile_stages is None):
+        raise UserError(f"compile is {what}, and {type(module).__name__} has none: set it to whole or no")
+    if what == "stages":
         compile_stages(dynamic=False, backend=backend)
-    if what in ("blocks", "stages"):
-        for part in module.children():
-            if isinstance(part, nn.ModuleList):
-                for block in part:
-                    block.compile(dynamic=False, backend=backend)
+    for block in blocks:
+        block.compile(dynamic=False, backend=backend)
 
 
 @contextlib.contextmanager
