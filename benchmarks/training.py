@@ -132,11 +132,12 @@ class Bench:
         cells: list[str],
         compiled: Compiled | None,
         profiled: bool,
+        overrides: list[str],
     ) -> None:
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.device = self.accelerator.device
         self.tiny, self.minutes, self.scratch, self.only_cells = tiny, minutes, scratch, cells
-        self.compiled, self.profiled = compiled, profiled
+        self.compiled, self.profiled, self.overrides = compiled, profiled, overrides
         self.autocast_type = "bf16" if self.device.type == "cuda" else "no"
         self.results: dict[str, Any] = {"device": self._device_name(), "torch": torch.__version__}
         self._rate = 0.0
@@ -175,6 +176,7 @@ class Bench:
             if not autoencoder.is_dir():
                 write_autoencoder(autoencoder, tiny=self.tiny)
         overrides += [f"reconstruction.autoencoder={json.dumps(autoencoder.as_posix())}", "data.source=pool"]
+        overrides += self.overrides
         overrides += [f"mixed_precision='{self.autocast_type}'", f"output_dir={json.dumps(self.scratch.as_posix())}"]
         return load_config(TrainConfig, ROOT / "configs" / CONFIGS[name], overrides)
 
@@ -473,6 +475,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, to try this script")
     parser.add_argument("--names", default=",".join(SEVERAL), help="configurations of --only several")
     parser.add_argument("--compile", choices=get_args(Compiled), help="for all rows")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as of tools/train.py")
     parser.add_argument("--one", type=Path, help="results of --only several with one process")
     parser.add_argument("--out", type=Path, help="JSON file that the results are added to")
     parser.add_argument("--paper", type=Path, nargs="+", help="files of results: print the hours of the paper's run")
@@ -492,6 +495,7 @@ def main() -> None:
             cells=cells,
             compiled=given.compile,
             profiled=given.profile,
+            overrides=given.set,
         )
         bench.say(f"{bench.results['device']}, torch {torch.__version__}")
         bench.results["rate"] = bench.rate

@@ -409,6 +409,9 @@ class ReconstructionConfig:
     ``latent_channels`` follows."""
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     """What the latents of the unseen views are while training."""
+    keep_latents: bool = False
+    """Encode the given pictures of all people once, mirrored and not, instead of in every step; needs people who stay
+    in memory, and nothing of ``data.augment`` but ``mirror``."""
     model: ReconstructorConfig = field(default_factory=ReconstructorConfig)
     num_targets: int = 4
     """Pictures to be matched, a person and step."""
@@ -438,6 +441,8 @@ class ReconstructionConfig:
             raise UserError(f"reconstruction.model.num_views ({self.model.num_views}) must be 4, the views of the rig")
         if self.num_inputs == 1 and not self.latents.only_clean:
             raise UserError("reconstruction.latents are mixed only with reconstruction.num_inputs=4: set it")
+        if self.space == "pixel" and self.keep_latents:
+            raise UserError("reconstruction.keep_latents is for latents: set it to false in pixel space")
         if self.space == "pixel" and self.latents.diffused > 0:
             raise UserError("reconstruction.latents.diffused is for latents: a view model knows no pixel space")
 
@@ -581,6 +586,8 @@ class TrainConfig:
                 raise UserError(f"{name} ({getattr(self, name)}) must be at least 1")
         if self.seed < 0:
             raise UserError(f"seed ({self.seed}) must be at least 0")
+        if self.task == "reconstruction" and self.reconstruction.keep_latents:
+            _check_kept_latents(self.data)
         if self.num_steps <= self.optim.warmup_steps:
             raise UserError(
                 f"num_steps ({self.num_steps}) must exceed optim.warmup_steps ({self.optim.warmup_steps}): lower it"
@@ -598,6 +605,21 @@ def _check_picture(size: int, model: ReconstructorConfig) -> None:
         raise UserError(f"data.image_size ({size}) must be a multiple of {token}, the pixels on a side of a token")
     if model.body in ("full", "maps") and size & (size - 1):
         raise UserError(f"data.image_size ({size}) must be a power of two, which body maps need")
+
+
+def _check_kept_latents(data: DataConfig) -> None:
+    """Refuse what changes pictures whose latents are kept.
+
+    Raises:
+        UserError: With the remedy.
+    """
+    for name in ("gain", "permute", "crop_scale", "crop_shift", "background", "jpeg"):
+        if getattr(data.augment, name) > 0:
+            raise UserError(f"reconstruction.keep_latents needs pictures as they are: set data.augment.{name} to 0")
+    if data.source != "pool" or data.watch:
+        raise UserError(
+            "reconstruction.keep_latents needs a pool that stays: set data.source to pool, data.watch to false"
+        )
 
 
 def load_config(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:

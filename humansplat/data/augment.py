@@ -59,19 +59,23 @@ def mirror(batch: PeopleBatch, chosen: Bool[Tensor, " b"], template: BodyTemplat
     """
     if batch.images.shape[1] not in (1, len(RIG_MIRRORED)):
         raise ValueError(f"mirroring needs one or all four views of the rig, got {batch.images.shape[1]}")
-    flipped = batch.images.flip(-1)
-    if flipped.shape[1] > 1:
-        flipped = _mirror_rig(flipped)
     cameras = reflect_cameras(batch.cameras)
     cameras = replace(cameras, viewmats=_mirror_rig(cameras.viewmats), Ks=_mirror_rig(cameras.Ks))
     return replace(
         batch,
-        images=_select(chosen, flipped, batch.images),
+        images=_select(chosen, mirrored_pictures(batch.images), batch.images),
         cameras=_select_cameras(chosen, cameras, batch.cameras),
         targets=_select(chosen, batch.targets.flip(-1), batch.targets),
         target_cameras=_select_cameras(chosen, reflect_cameras(batch.target_cameras), batch.target_cameras),
         body=_mirror_body(batch.body, chosen, template),
+        mirrored=chosen,
     )
+
+
+def mirrored_pictures(images: Float[Tensor, "b v 4 h w"]) -> Float[Tensor, "b v 4 h w"]:
+    """The rig's pictures, or the photograph alone, of the reflected person."""
+    flipped = images.flip(-1)
+    return _mirror_rig(flipped) if flipped.shape[1] > 1 else flipped
 
 
 def reflect_cameras(cameras: Cameras) -> Cameras:

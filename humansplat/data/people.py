@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -25,6 +25,10 @@ class PeopleBatch(TensorStruct):
     """True body, ``[b]``; ``parameters`` holds the model's own, one row a person."""
     people: Int[Tensor, " b"]
     """Places in the pool."""
+    mirrored: Bool[Tensor, " b"] | None = None
+    """Whose left and right were swapped; ``None``: nobody's."""
+    latents: Float[Tensor, "b v c g g2"] | None = None
+    """Of ``images``, if they were kept (``training.kept_latents``)."""
 
 
 class BodyTemplate(TensorStruct):

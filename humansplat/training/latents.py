@@ -57,7 +57,7 @@ class LatentSource(nn.Module):
 
     def clean(self, batch: PeopleBatch) -> GivenLatents:
         """The true latents."""
-        return GivenLatents(self._encode(batch.images), None)
+        return GivenLatents(self._of(batch), None)
 
     def validated(self, batch: PeopleBatch) -> GivenLatents:
         """The latents to validate on: what the view model makes of each photo, if there is one; or the true ones."""
@@ -80,7 +80,7 @@ class LatentSource(nn.Module):
             batch: Its ``images`` are the first ``num_inputs`` views of the rig.
             generator: On the batch's device.
         """
-        values, shares = self._encode(batch.images), self.options.latents
+        values, shares = self._of(batch), self.options.latents
         if self.options.num_inputs == 1 or shares.only_clean:
             return GivenLatents(values, None)
         count = len(values)
@@ -103,7 +103,11 @@ class LatentSource(nn.Module):
         drawn = draws.uniform(generator, count)
         return torch.stack([drawn >= sum(shares[:end]) / sum(shares) for end in range(1, len(shares))]).sum(dim=0)
 
-    def _encode(self, images: Float[Tensor, "b s 4 h w"]) -> Float[Tensor, "b s c g g2"]:
+    def _of(self, batch: PeopleBatch) -> Float[Tensor, "b s c g g2"]:
+        return self.encode(batch.images) if batch.latents is None else batch.latents
+
+    def encode(self, images: Float[Tensor, "b s 4 h w"]) -> Float[Tensor, "b s c g g2"]:
+        """Latents of pictures with straight alpha, before white."""
         pictures = on_white(images)
         parts = pictures.flatten(0, 1).split(ENCODED_AT_ONCE)
         latents = torch.cat([encode_images(self.autoencoder, part).float() for part in parts])

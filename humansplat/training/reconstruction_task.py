@@ -23,6 +23,7 @@ from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.render import render_gaussians
 from humansplat.render.gaussians import RenderedImages
 from humansplat.structures import Gaussians, PosedBody
+from humansplat.training.kept_latents import KeptLatents
 from humansplat.training.latents import GivenLatents, LatentSource
 from humansplat.training.part_loss import PartLoss
 from humansplat.training.people import People, load_body
@@ -43,7 +44,9 @@ class ReconstructionTask:
         self.augment = config.data.augment
         self.image_size = config.data.image_size or 256
         self.latents = LatentSource(self.options)
-        if config.compile != "no":
+        self._kept: KeptLatents | None = None
+        self._precision = config.mixed_precision
+        if config.compile != "no" and not self.options.keep_latents:
             self.latents.compile_encoder()
         self.perturb = Perturbation(self.options.noise, load_body(config.data))
         encoder = self.latents.autoencoder
@@ -68,7 +71,7 @@ class ReconstructionTask:
     def sample(self, pool: People, batch_size: int, generator: torch.Generator) -> PeopleBatch:
         """People with one picture given and some to be matched."""
         options = self.options
-        return pool.sample(
+        batch = pool.sample(
             batch_size,
             options.num_targets,
             generator,
@@ -76,6 +79,13 @@ class ReconstructionTask:
             photo_weight=options.photo_weight,
             augment=self.augment,
         )
+        if not options.keep_latents:
+            return batch
+        assert isinstance(pool, PeoplePool)
+        if self._kept is None:  # the first people drawn are the training's
+            with self._autocast(pool.device):
+                self._kept = KeptLatents(self.latents, pool, options.num_inputs)
+        return self._kept.given_to(batch) if pool is self._kept.pool else batch
 
     def training_loss(
         self, module: nn.Module, batch: PeopleBatch, generator: torch.Generator, step: int
@@ -148,6 +158,11 @@ class ReconstructionTask:
         """Write the transformer as diffusers does."""
         assert isinstance(module, LatentReconstructor)
         module.save_pretrained(folder)
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        """As the trainer's, for what is encoded outside a step."""
+        dtype = torch.float16 if self._precision == "fp16" else torch.bfloat16
+        return torch.autocast(device.type, dtype, enabled=self._precision != "no")
 
     def _perturbed(self, batch: PeopleBatch, generator: torch.Generator) -> PosedBody:
         """Wrong bodies for a share of the batch, the true ones for the rest."""

@@ -1,4 +1,4 @@
-"""The reconstruction transformer compiled in one graph, and by blocks, under autocast and with gradients, against eager.
+"""The reconstruction transformer compiled, as one graph and by blocks, under autocast, with gradients, against eager.
 
 A script, which imports little: starting is most of its time.
 """

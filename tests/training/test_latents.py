@@ -95,6 +95,20 @@ def test_each_kind_is_what_it_says_and_the_photo_stays_clean(vae, batch):
     torch.testing.assert_close(diffused, (noise / 2 + noise / 2 * low)[:, 1:] / 2)
 
 
+def test_kept_latents_are_those_of_the_pictures_mirrored_or_not(vae, pool):
+    data = DataConfig(image_size=SIZE, augment=AugmentConfig(mirror=0.5, gain=0.0))
+    options = ReconstructionConfig(autoencoder=vae, num_inputs=4, num_targets=1, keep_latents=True, model=MODEL)
+    task = ReconstructionTask(
+        TrainConfig(task="reconstruction", data=data, reconstruction=options, mixed_precision="no")
+    )
+    batch = task.sample(pool, 6, torch.Generator().manual_seed(0))
+    assert {True, False} == set(batch.mirrored.tolist())
+    given, fresh = task.latents.clean(batch).values, task.latents.clean(replace(batch, latents=None)).values
+    torch.testing.assert_close(given, fresh, rtol=1e-3, atol=1e-3)
+    with pytest.raises(UserError, match=r"set data\.augment\.gain"):
+        TrainConfig(task="reconstruction", reconstruction=options)
+
+
 def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
     encoder = build_image_encoder(16, 1, 2, 16, image_size=32)
     SV3D(make_tiny_sv3d(latent_scaling=1.0), encoder).save(tmp_path)
