@@ -20,6 +20,27 @@ if TYPE_CHECKING:
     from humansplat.pipelines.reconstructor import Reconstructor
 
 
+TESTS = Path(__file__).parent
+COMPILING = ("render", "models/windowed_attention", "data/scans/test_reading.py", "data/synthetic/test_drape.py")
+"""Here every kernel is compiled."""
+WITHOUT_KERNELS = ("body/test_fit", "body/test_smpl", "capture", "geometry", "io", "metrics", "structures", "test_config")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let two processes, of which each begins with half of the tests, not compile the same kernels at the same time.
+
+    The first begins with the tests that compile all of them, the second with tests that need none of them; later it
+    finds them in the cache.
+    """
+    places = [item.path.relative_to(TESTS).as_posix() for item in items]
+    first = [item for item, place in zip(items, places, strict=True) if place.startswith(COMPILING)]
+    middle = [item for item, place in zip(items, places, strict=True) if place.startswith(WITHOUT_KERNELS)]
+    moved = {*first, *middle}
+    others = [item for item in items if item not in moved]
+    half = max(0, len(items) // 2 - len(first))
+    items[:] = first + others[:half] + middle + others[half:]
+
+
 @pytest.fixture
 def rng() -> torch.Generator:
     """A fresh generator with a fixed seed."""
