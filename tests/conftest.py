@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parent
 COMPILING = ("render", "models/windowed_attention", "data/scans/test_reading.py", "data/synthetic/test_drape.py")
 """Here every kernel is compiled."""
-WITHOUT_KERNELS = ("body/test_fit", "body/test_smpl", "capture", "geometry", "io", "metrics", "structures", "test_config")
+WITHOUT_KERNELS = ("body/test_fit", "body/test_smpl", "capture", "geometry", "io", "metrics", "structures")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
