@@ -11,9 +11,8 @@ class Skeleton(nn.Module):
     """A tree of joints; poses are computed in as many rounds as the number of its levels has binary digits."""
 
     parents: Int[Tensor, " j"]
-    _order: Int[Tensor, " j"]
-    _rank: Int[Tensor, " j"]
-    _bottom: Float[Tensor, "1 4"]
+    _ancestors: Int[Tensor, "rounds j1"]
+    _identity: Float[Tensor, "4 4"]
 
     def __init__(self, parents: Sequence[int]) -> None:
         """Sort the joints by depth.
@@ -27,28 +26,22 @@ class Skeleton(nn.Module):
         super().__init__()
         if not parents or parents[0] != -1 or any(parent < 0 for parent in parents[1:]):
             raise ValueError(f"joint 0 must be the only root (-1), got parents {list(parents[:4])}...")
-        depths = [0] + [-1] * (len(parents) - 1)
-        order, level = [0], [0]
+        depths, level = [0] + [-1] * (len(parents) - 1), [0]
         while level:
             above = set(level)
             level = [joint for joint, parent in enumerate(parents) if parent in above]
-            order += level
             for joint in level:
                 depths[joint] = depths[parents[joint]] + 1
-        if len(order) < len(parents):
-            raise ValueError(f"joint {min(set(range(len(parents))) - set(order))} does not hang from the root")
+        if -1 in depths:
+            raise ValueError(f"joint {depths.index(-1)} does not hang from the root")
         self.register_buffer("parents", torch.tensor([0, *parents[1:]]), persistent=False)
-        self.register_buffer("_order", torch.tensor(order), persistent=False)
-        self.register_buffer("_rank", torch.argsort(torch.tensor(order)), persistent=False)
-        self.register_buffer("_bottom", torch.tensor([[0.0, 0.0, 0.0, 1.0]]), persistent=False)
-        self._num_rounds = max(depths).bit_length()
-        place = {joint: index for index, joint in enumerate(order)}
-        ancestors = {joint: parents[joint] for joint in order[1:]}
-        for number in range(self._num_rounds):
-            rest = [joint for joint in order if depths[joint] >= 2**number]  # the last of the order
-            indices = torch.tensor([place[ancestors[joint]] for joint in rest])
-            self.register_buffer(f"_above_{number}", indices, persistent=False)
-            ancestors = {j: ancestors[ancestors[j]] for j in rest if depths[j] >= 2 ** (number + 1)}
+        nothing = len(parents)  # one more place stands for what is above the root: no motion
+        ancestors, rounds = torch.tensor([nothing, *parents[1:], nothing]), []
+        for _ in range(max(depths).bit_length()):
+            rounds.append(ancestors)
+            ancestors = ancestors[ancestors]
+        self.register_buffer("_ancestors", torch.stack(rounds) if rounds else ancestors[:0, None], persistent=False)
+        self.register_buffer("_identity", torch.eye(4), persistent=False)
 
     def forward(
         self,
@@ -71,15 +64,14 @@ class Skeleton(nn.Module):
         """
         offsets = rest_joints - rest_joints[..., self.parents, :]
         offsets = torch.cat([translation[..., None, :], offsets[..., 1:, :]], dim=-2)
-        moved = torch.cat([rotations, offsets[..., None]], dim=-1)[..., self._order, :, :]  # [*b, j, 3, 4]
-        moved = torch.cat([moved, self._bottom.to(moved).expand(*moved.shape[:-2], 1, 4)], dim=-2)
+        moved = torch.cat([rotations, offsets[..., None]], dim=-1)  # [*b, j, 3, 4]
+        identity = self._identity.to(moved).expand(*moved.shape[:-3], 1, 4, 4)
+        bottom = identity[..., 3:, :].expand(*moved.shape[:-2], 1, 4)
+        moved = torch.cat([torch.cat([moved, bottom], dim=-2), identity], dim=-3)
         # Each round doubles the stretch of the chain to the root that a joint's motion covers.
-        for number in range(self._num_rounds):
-            above: Tensor = getattr(self, f"_above_{number}")
-            done = moved.shape[-3] - len(above)
-            moved = torch.cat([moved[..., :done, :, :], moved[..., above, :, :] @ moved[..., done:, :, :]], dim=-3)
-        posed = moved[..., self._rank, :, :]
-        return posed[..., :3, :3], posed[..., :3, 3]
+        for ancestors in self._ancestors:
+            moved = moved[..., ancestors, :, :] @ moved
+        return moved[..., :-1, :3, :3], moved[..., :-1, :3, 3]
 
 
 def linear_blend_skinning(

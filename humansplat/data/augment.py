@@ -59,14 +59,13 @@ def mirror(batch: PeopleBatch, chosen: Bool[Tensor, " b"], template: BodyTemplat
     """
     if batch.images.shape[1] not in (1, len(RIG_MIRRORED)):
         raise ValueError(f"mirroring needs one or all four views of the rig, got {batch.images.shape[1]}")
-    cameras = reflect_cameras(batch.cameras)
-    cameras = replace(cameras, viewmats=_mirror_rig(cameras.viewmats), Ks=_mirror_rig(cameras.Ks))
+    rig, targets = _mirror_cameras(batch, chosen)
     return replace(
         batch,
         images=_select(chosen, mirrored_pictures(batch.images), batch.images),
-        cameras=_select_cameras(chosen, cameras, batch.cameras),
+        cameras=rig,
         targets=_select(chosen, batch.targets.flip(-1), batch.targets),
-        target_cameras=_select_cameras(chosen, reflect_cameras(batch.target_cameras), batch.target_cameras),
+        target_cameras=targets,
         body=_mirror_body(batch.body, chosen, template),
         mirrored=chosen,
     )
@@ -91,6 +90,18 @@ def reflect_cameras(cameras: Cameras) -> Cameras:
     Ks[..., 0, 1] = -cameras.Ks[..., 0, 1]
     Ks[..., 0, 2] = cameras.width - cameras.Ks[..., 0, 2]
     return replace(cameras, viewmats=viewmats, Ks=Ks)
+
+
+def _mirror_cameras(batch: PeopleBatch, chosen: Bool[Tensor, " b"]) -> tuple[Cameras, Cameras]:
+    """The rig's and the targets' cameras, all at once."""
+    own, targets = batch.cameras, batch.target_cameras
+    order = [*RIG_MIRRORED]
+    sides, mats, Ks = [len(order), targets.Ks.shape[1]], [own.viewmats, targets.viewmats], [own.Ks, targets.Ks]
+    turned = [torch.cat([*(x[:, v, None] for v in order), y], dim=1) for x, y in (mats, Ks)]
+    reflected = reflect_cameras(replace(own, viewmats=turned[0], Ks=turned[1]))
+    viewmats = _select(chosen, reflected.viewmats, torch.cat(mats, dim=1)).split(sides, dim=1)
+    all_Ks = _select(chosen, reflected.Ks, torch.cat(Ks, dim=1)).split(sides, dim=1)
+    return replace(own, viewmats=viewmats[0], Ks=all_Ks[0]), replace(targets, viewmats=viewmats[1], Ks=all_Ks[1])
 
 
 def _mirror_body(body: PosedBody, chosen: Bool[Tensor, " b"], template: BodyTemplate) -> PosedBody:
@@ -143,7 +154,3 @@ def _mirror_rig(views: Tensor) -> Tensor:
 
 def _select(chosen: Bool[Tensor, " b"], yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(chosen.view(-1, *[1] * (no.ndim - 1)), yes, no)
-
-
-def _select_cameras(chosen: Bool[Tensor, " b"], yes: Cameras, no: Cameras) -> Cameras:
-    return replace(no, viewmats=_select(chosen, yes.viewmats, no.viewmats), Ks=_select(chosen, yes.Ks, no.Ks))

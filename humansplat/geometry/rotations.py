@@ -18,21 +18,22 @@ def axis_angle_to_matrix(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*b
         1.0
     """
     squared = vector.square().sum(dim=-1)[..., None, None]
-    small = squared < 1e-6
-    safe = torch.where(small, torch.ones_like(squared), squared)  # keeps the unused branch's gradient finite
-    angle = safe.sqrt()
-    sine = torch.where(small, 1 - squared / 6, angle.sin() / angle)
-    cosine = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / safe)
+    # Below a thousandth the factors stay what they are there: that changes the matrix by less than float32 resolves,
+    # and keeps gradients finite.
+    squared = squared.clamp(min=1e-6)
+    angle = squared.sqrt()
     cross = skew(vector)
-    turn = sine * cross + cosine * (cross @ cross)
-    return turn.diagonal_scatter(turn.diagonal(dim1=-2, dim2=-1) + 1, dim1=-2, dim2=-1)
+    turn = (angle.sin() / angle) * cross + ((1 - angle.cos()) / squared) * (cross @ cross)
+    turn.diagonal(dim1=-2, dim2=-1).add_(1)
+    return turn
 
 
 def skew(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """The matrix that takes ``x`` to ``vector x x``."""
     x, y, z = vector.unbind(-1)
+    nx, ny, nz = (-vector).unbind(-1)
     zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return torch.stack([zero, nz, y, z, zero, nx, ny, x, zero], dim=-1).unflatten(-1, (3, 3))
 
 
 def quaternion_to_matrix(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
@@ -56,7 +57,7 @@ def matrix_to_quaternion(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
     trace = matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None]
     axis = torch.stack([differences[..., 2, 1], differences[..., 0, 2], differences[..., 1, 0]], dim=-1)
     above = torch.cat([1 + trace, axis], dim=-1)[..., None, :]
-    sums = sums.diagonal_scatter(sums.diagonal(dim1=-2, dim2=-1) + (1 - trace), dim1=-2, dim2=-1)
+    sums.diagonal(dim1=-2, dim2=-1).add_(1 - trace)
     candidates = torch.cat([above, torch.cat([axis[..., None], sums], dim=-1)], dim=-2)  # rows [*batch, 4, 4]
     best = candidates.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)[..., None, None].expand(*matrix.shape[:-2], 1, 4)
     quaternion = F.normalize(candidates.gather(-2, best)[..., 0, :], dim=-1)
