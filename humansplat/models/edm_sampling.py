@@ -8,7 +8,7 @@ Shapes: b batch, v views, c channels of a latent, g and g2 cells on its sides, n
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -116,6 +116,26 @@ def guide(full: Denoise, bare: Denoise, scale: Float[Tensor, "b v"]) -> Denoise:
         return without + weight * (full(noised, sigma) - without)
 
     return guided
+
+
+def with_known(denoise: Denoise, known: Mapping[int, Float[Tensor, "b c g g2"]]) -> Denoise:
+    """A denoiser whose estimate of some views is what they are: the others are denoised beside the true ones.
+
+    Args:
+        denoise: Estimates all views.
+        known: Clean latents, by the places of the views.
+    """
+    return lambda noised, sigma: placed(denoise(noised, sigma), known)
+
+
+def placed(
+    latents: Float[Tensor, "b v c g g2"], known: Mapping[int, Float[Tensor, "b c g g2"]]
+) -> Float[Tensor, "b v c g g2"]:
+    """Latents with some views exchanged for what they are known to be."""
+    views = list(latents.unbind(1))
+    for place, latent in known.items():
+        views[place] = latent
+    return torch.stack(views, dim=1)
 
 
 def guidance_by_angle(azimuths: Float[Tensor, "b v"], front: float = 1.0, back: float = 2.5) -> Float[Tensor, "b v"]:

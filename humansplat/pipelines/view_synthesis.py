@@ -5,7 +5,7 @@ Moving it to a device and offload to the CPU are diffusers' own (``pipeline.to``
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,16 @@ from transformers import CLIPVisionModelWithProjection
 from humansplat.errors import UserError
 from humansplat.models.autoencoder import decode_latents, encode_images
 from humansplat.models.edm import SIGMA_MAX, SIGMA_MIN, karras_sigmas
-from humansplat.models.edm_sampling import Denoise, Sampler, guidance_by_angle, guide, sample, unit_noise
+from humansplat.models.edm_sampling import (
+    Denoise,
+    Sampler,
+    guidance_by_angle,
+    guide,
+    placed,
+    sample,
+    unit_noise,
+    with_known,
+)
 from humansplat.models.loading import load_part
 from humansplat.models.sv3d import CLIP_MEAN, CLIP_STD, SV3D, check_latents, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
@@ -85,6 +94,7 @@ class ViewSynthesizer(DiffusionPipeline):
         azimuths: Sequence[float] = ORTHOGONAL,
         elevations: Sequence[float] | Float[Tensor, "b v"] | None = None,
         *,
+        given: Mapping[int, Float[Tensor, "b 3 h w"]] | None = None,
         seeds: Sequence[int] = (0,),
         num_steps: int = 25,
         sampler: Sampler = "dpm",
@@ -99,6 +109,8 @@ class ViewSynthesizer(DiffusionPipeline):
             image: sRGB in [0, 1], the person before a white background.
             azimuths: Of the views from the photo's, radians; the first is 0, the photo's own.
             elevations: Of the views, radians, the same for all photos or each photo's own; None: all level.
+            given: Photos of other views, by their places among the azimuths: taken as they are, like the first, and
+                the others are made to go with them.
             seeds: One for each photo, or one for all. A photo's views depend on its own seed only.
             num_steps: Noise levels.
             sampler: ``euler``, ``heun`` (two evaluations a step) or ``dpm``.
@@ -119,19 +131,24 @@ class ViewSynthesizer(DiffusionPipeline):
                 f"azimuths {tuple(azimuths)} and {elevation.shape[-1]} elevations must be as many, and the first "
                 "azimuth 0, the photo's"
             )
+        wrong = [view for view in given or {} if not 0 < view < len(azimuths)]
+        if wrong:
+            raise UserError(
+                f"photos are given of views {wrong}, but there are views 1 to {len(azimuths) - 1} beside the first"
+            )
         if len(seeds) != len(image):
             raise UserError(f"{len(seeds)} seeds for {len(image)} photos; give one for each, or one for all")
         photo = image.to(device)
-        photo_latent = encode_images(self.vae, photo.to(self.vae.dtype)).float()
+        photos = {0: photo} | {view: other.to(device) for view, other in (given or {}).items()}
+        known = {view: self._encode(one) for view, one in photos.items()}
         azimuth = torch.tensor(azimuths, device=device).expand(len(image), -1)
         elevation = elevation.float().expand(len(image), -1)
-        conditions = self.model.to_conditions(photo_latent, photo, azimuth, elevation)
+        conditions = self.model.to_conditions(known[0], photo, azimuth, elevation)
         denoise = self._denoiser(conditions, guidance_by_angle(azimuth, *guidance), guidance != (1.0, 1.0), one_pass)
-        noise = unit_noise(seeds, (len(azimuths), *photo_latent.shape[1:]), device)
+        noise = unit_noise(seeds, (len(azimuths), *known[0].shape[1:]), device)
         sigmas = karras_sigmas(num_steps, min(SIGMA_MIN, sigma_max), sigma_max)
-        latents = sample(denoise, noise, sigmas, sampler)
-        latents = torch.cat([photo_latent[:, None], latents[:, 1:]], dim=1)
-        images = torch.cat([photo[:, None], self._decode(latents[:, 1:])], dim=1) if decode else None
+        latents = placed(sample(with_known(denoise, known), noise, sigmas, sampler), known)
+        images = self._decode(latents, photos) if decode else None
         self.maybe_free_model_hooks()
         return SynthesizedViews(latents=latents, images=images)
 
@@ -154,7 +171,15 @@ class ViewSynthesizer(DiffusionPipeline):
 
         return denoise
 
-    def _decode(self, latents: Float[Tensor, "b v c g g2"]) -> Float[Tensor, "b v 3 h w"]:
+    def _encode(self, photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g2"]:
+        return encode_images(self.vae, photo.to(self.vae.dtype)).float()
+
+    def _decode(
+        self, latents: Float[Tensor, "b v c g g2"], photos: Mapping[int, Float[Tensor, "b 3 h w"]]
+    ) -> Float[Tensor, "b v 3 h w"]:
         # One view at a time: the decoder's memory is the picture's, and a view is work enough for a device.
-        views = [decode_latents(self.vae, view.to(self.vae.dtype)).float() for view in latents.unbind(1)]
+        views = [
+            photos[place] if place in photos else decode_latents(self.vae, view.to(self.vae.dtype)).float()
+            for place, view in enumerate(latents.unbind(1))
+        ]
         return torch.stack(views, dim=1)

@@ -18,7 +18,7 @@ from humansplat.config import ReconstructionConfig
 from humansplat.data.people import PeopleBatch
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
 from humansplat.models.edm import RHO, SIGMA_MIN, LatentDenoiser, add_noise, karras_sigmas, lognormal_sigmas
-from humansplat.models.edm_sampling import sample, unit_noise
+from humansplat.models.edm_sampling import placed, sample, unit_noise, with_known
 from humansplat.pipelines.weights import ViewSampling
 from humansplat.training.view_jitter import rig_views
 
@@ -67,7 +67,11 @@ class LatentSource(nn.Module):
         how, told = ViewSampling(), self._told(batch, given.values[:, 0])
         noise = unit_noise([0] * len(given.values), tuple(given.values.shape[1:]), given.values.device)
         levels = karras_sigmas(how.num_steps, SIGMA_MIN, how.sigma_max)
-        made = sample(lambda noised, sigma: model.denoise(noised, sigma, *told), noise, levels, how.sampler)
+
+        def denoise(noised: Tensor, sigma: Tensor) -> Tensor:
+            return model.denoise(noised, sigma, *told)
+
+        made = sample(with_known(denoise, {0: given.values[:, 0]}), noise, levels, how.sampler)
         return GivenLatents(torch.cat([given.values[:, :1], made[:, 1:]], dim=1), None)
 
     def mixed(self, batch: PeopleBatch, generator: torch.Generator) -> GivenLatents:
@@ -127,7 +131,7 @@ class LatentSource(nn.Module):
         shares = [(1 - step / steps) ** RHO for step in range(steps + 1)]  # of the first level
         clean = noised
         for high, low in zip(shares[:-1], shares[1:], strict=True):
-            clean = self.view_model.denoise(noised, sigma * high, *told).to(noised.dtype)
+            clean = placed(self.view_model.denoise(noised, sigma * high, *told).to(noised.dtype), {0: photo_latent})
             noised = clean + (noised - clean) * (low / high)
         return clean
 

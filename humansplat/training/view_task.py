@@ -17,7 +17,7 @@ from humansplat.metrics.generated_views import score_generated
 from humansplat.metrics.image import psnr
 from humansplat.models.autoencoder import decode_latents, encode_images, load_autoencoder
 from humansplat.models.edm import add_noise, karras_sigmas, lognormal_sigmas, loss_weight
-from humansplat.models.edm_sampling import sample, unit_noise
+from humansplat.models.edm_sampling import sample, unit_noise, with_known
 from humansplat.models.sv3d import SV3D, build_image_encoder, check_latents, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet
 from humansplat.training.view_jitter import TrainingViews, jittered_views, rig_views
@@ -164,9 +164,11 @@ class ViewTask:
         """The photo and pictures of views that are sampled without guidance; noise by the person's place."""
         told = model.to_conditions(clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations)
         sigmas = karras_sigmas(self.options.validation_steps)
-        sampled = sample(
-            lambda noised, sigma: model.denoise_given(noised, sigma, told), _noise(clean, first_seed), sigmas, "dpm"
-        )
+
+        def denoise(noised: Tensor, sigma: Tensor) -> Tensor:
+            return model.denoise_given(noised, sigma, told)
+
+        sampled = sample(with_known(denoise, {0: clean[:, 0]}), _noise(clean, first_seed), sigmas, "dpm")
         return torch.cat([views.pictures[:, :1], self._decode(sampled[:, 1:])], dim=1)
 
 

@@ -53,6 +53,17 @@ def test_it_is_saved_and_loaded_as_diffusers_pipelines_are(synthesizer, rng, tmp
         torch.testing.assert_close(again(photo, num_steps=1, decode=False).latents, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_second_photo_takes_the_place_of_its_view_and_the_others_go_with_it(synthesizer, rng):
+    photo, back = torch.rand(2, 1, 3, 32, 32, generator=rng)
+    alone = synthesizer(photo, num_steps=2, decode=False)
+    both = synthesizer(photo, given={2: back}, num_steps=2)
+    assert torch.equal(both.images[:, [0, 2]], torch.stack([photo, back], dim=1))
+    torch.testing.assert_close(both.latents[:, 2], encode_images(synthesizer.vae, back), rtol=0, atol=0)
+    assert (both.latents - alone.latents)[:, [1, 3]].abs().amax(dim=(0, 2, 3, 4)).min() > 1e-4
+    with pytest.raises(UserError, match=r"views \[4\], but there are views 1 to 3"):
+        synthesizer(photo, given={4: back})
+
+
 def test_what_does_not_go_together_is_refused(synthesizer, make_tiny_sv3d):
     photo = torch.zeros(2, 3, 32, 32)
     with pytest.raises(UserError, match="first azimuth"):
