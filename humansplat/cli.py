@@ -33,6 +33,7 @@ def reconstruct(
     person: int | None = None,
     body_model: Literal["smpl", "smplh", "smplx"] | None = None,
     mask: Path | None = None,
+    back: Path | None = None,
     views: Literal["diffusion", "none"] = "none",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     seed: int = 0,
@@ -51,12 +52,13 @@ def reconstruct(
         person: Which of the people of the body file, counted from 0.
         body_model: Which body model the body file means, where it does not say.
         mask: The person's mask, white on black, instead of finding it.
+        back: A second photo, of the person in the same pose from behind, for --views diffusion.
         views: Where the unseen sides come from: a view model, or the reconstruction alone.
         device: auto takes an NVIDIA GPU where there is one.
         seed: Of every sampler: the same seed gives the same person.
         video: Write the turntable.
     """
-    _check_photos(photos, body, mask)
+    _check_photos(photos, body, mask, back)
     from humansplat.io.body_files.load import load_body_file
     from humansplat.pipelines.reconstructor import Reconstructor
 
@@ -67,7 +69,7 @@ def reconstruct(
     failures: list[str] = []
     for number, photo in enumerate(photos, start=1):
         try:
-            _reconstruct_one(reconstructor, photo, number, len(photos), out, given, mask, views, seed, video)
+            _reconstruct_one(reconstructor, photo, number, len(photos), out, given, mask, back, views, seed, video)
         except UserError as error:
             failures.append(str(error))
             print(f"humansplat: {error}", file=sys.stderr)
@@ -78,11 +80,13 @@ def reconstruct(
     return SOME_FAILED if len(failures) < len(photos) else FAILED
 
 
-def _check_photos(photos: tuple[Path, ...], body: Path | None, mask: Path | None) -> None:
+def _check_photos(photos: tuple[Path, ...], body: Path | None, mask: Path | None, back: Path | None) -> None:
     if not photos:
         raise UserError("no photo is given; name at least one")
-    if len(photos) > 1 and (body or mask):
-        raise UserError(f"--body and --mask belong to one photo, {len(photos)} are given; reconstruct that one alone")
+    if len(photos) > 1 and (body or mask or back):
+        raise UserError(
+            f"--body, --mask and --back belong to one photo, {len(photos)} are given; reconstruct that one alone"
+        )
     by_stem: dict[str, Path] = {}
     for photo in photos:
         other = by_stem.setdefault(photo.stem, photo)
@@ -98,6 +102,7 @@ def _reconstruct_one(
     out: Path,
     body: "BodyRecord | None",
     mask: Path | None,
+    back: Path | None,
     views: Literal["diffusion", "none"],
     seed: int,
     video: bool,
@@ -112,7 +117,7 @@ def _reconstruct_one(
             bar.n = stages.index(stage)
             bar.set_postfix_str(stage)
 
-        made = reconstructor(photo, mask, body, views, seed, progress=show)
+        made = reconstructor(photo, mask, body, views, seed, progress=show, back=back)
         show("save")
         made.save(out / photo.stem, video=video, progress=True)
     for warning in made.report.warnings:

@@ -76,6 +76,7 @@ class TestReconstruct:
             (["a/me.jpg", "b/me.png"], "would both be written to me"),
             (["a.jpg", "b.jpg", "--mask", "m.png"], "belong to one photo, 2 are given"),
             (["a.jpg", "b.jpg", "--body", "b.npz"], "belong to one photo, 2 are given"),
+            (["a.jpg", "b.jpg", "--back", "c.jpg"], "belong to one photo, 2 are given"),
         ],
     )
     def test_arguments_that_make_no_sense_are_refused(self, humansplat, tmp_path, arguments, complaint):

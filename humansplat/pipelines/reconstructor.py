@@ -111,6 +111,7 @@ class Reconstructor:
         views: Views = "none",
         seed: int = 0,
         progress: Callable[[str], None] | None = None,
+        back: Picture | None = None,
     ) -> Reconstruction:
         """Reconstruct one person from one photo.
 
@@ -124,11 +125,17 @@ class Reconstructor:
                 ``diffusion`` samples their latents with the view model of the weights.
             seed: Of every sampler; ``none`` samples nothing. The same seed gives the same person.
             progress: Called with the name of each stage as it begins.
+            back: A second photo, of the person in the same pose from behind, for ``diffusion``: that view is taken
+                from it and not made up.
 
         Raises:
             UserError: If the photo, mask or body cannot be used, or the weights hold no view model, or need one.
         """
         self.check_views(views)
+        if back is not None and views != "diffusion":
+            raise UserError(
+                "a photo of the back is for --views diffusion: give weights with a view model, or leave it"
+            )
         tell = progress or (lambda stage: None)
         picture = load_photo(photo)
         report = Report(
@@ -151,7 +158,8 @@ class Reconstructor:
         if views == "diffusion":
             tell("views")
             with report.stage("views"):
-                latents = self.view_latents(capture.composited(), camera, seed)
+                behind = None if back is None else self._behind(back, report)
+                latents = self.view_latents(capture.composited(), camera, seed, behind)
         tell("reconstruct")
         with report.stage("reconstruct"):
             splats = self.reconstruct(capture, posed, camera, latents)
@@ -181,7 +189,11 @@ class Reconstructor:
         return latents.reshape(*pictures.shape[:-3], *latents.shape[-3:])
 
     def view_latents(
-        self, photo: Float[Tensor, "3 s s"], camera: Cameras, seed: int = 0
+        self,
+        photo: Float[Tensor, "3 s s"],
+        camera: Cameras,
+        seed: int = 0,
+        back: Float[Tensor, "3 s s"] | None = None,
     ) -> Float[Tensor, "1 v c g g"]:
         """The stage that makes up what the photo does not show: the photo's latent, then those of the other views.
 
@@ -189,6 +201,7 @@ class Reconstructor:
             photo: Before white, at the weights' image size.
             camera: Of the crop, unbatched; its elevation is that of all views.
             seed: Of the noise that the views begin as.
+            back: The person from behind, as ``photo``, if there is such a picture.
 
         Raises:
             UserError: If the weights hold no view model, or one that does not load.
@@ -199,6 +212,7 @@ class Reconstructor:
         how, elevation = self.weights.view_sampling, elevations(camera).item()
         made = self._synthesizer(
             photo[None],
+            given=None if back is None else {self.network.num_views // 2: back[None]},
             elevations=[elevation] * self.network.num_views,
             seeds=[seed],
             num_steps=how.num_steps,
@@ -263,6 +277,14 @@ class Reconstructor:
                 f"the weights {weights.name!r} want the latents of {weights.num_inputs} views, and a view model makes "
                 f"those of the unseen ones; {remedy}"
             )
+
+    def _behind(self, back: Picture, report: Report) -> Float[Tensor, "3 s s"]:
+        """The second photo, cropped as the first was, before white."""
+        picture = load_photo(back)
+        seen = capture_person(picture, None, size=self.weights.image_size)
+        report.back = Path(picture.name).name
+        report.warnings.extend(f"{report.back}: {warning}" for warning in seen.warnings)
+        return seen.composited()
 
     def _load_synthesizer(self) -> "ViewSynthesizer":
         from humansplat.models.sv3d import load_sv3d  # only who diffuses needs the libraries behind it

@@ -44,6 +44,8 @@ class Report:
     seed: int
     view_sampling: dict[str, object] | None = None
     """How the view model was sampled; none where none was. Its files are among ``weights``."""
+    back: str | None = None
+    """The second photo, of the back, if one was given."""
     versions: dict[str, str] = field(default_factory=lambda: installed_versions())
     stages: dict[str, StageCost] = field(default_factory=dict)
     num_splats: int = 0

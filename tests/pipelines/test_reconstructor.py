@@ -133,6 +133,8 @@ def test_an_older_video_does_not_outlive_its_result(person, tmp_path):
 def test_the_view_model_is_missed_by_name(tiny_reconstructor):
     with pytest.raises(UserError, match="hold no view model"):
         tiny_reconstructor("photo.jpg", views="diffusion")
+    with pytest.raises(UserError, match="photo of the back is for --views diffusion"):
+        tiny_reconstructor("photo.jpg", back="back.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,8 @@ def test_a_view_model_makes_the_unseen_views_by_the_seed(four_views, capture, bo
     means = [reconstructor.reconstruct(capture, body, camera, latents).means for latents in made[1:]]
     assert not torch.equal(means[0][:500], means[1][:500])
     assert any(name.startswith("view_model/unet") for name in reconstructor.weights.sha256)
+    given = reconstructor.view_latents(photo, camera, 3, photo.flip(-1))
+    torch.testing.assert_close(given[:, 2], reconstructor.encode(image.flip(-1)[None]), rtol=0, atol=0)
     with pytest.raises(UserError, match="of 4 views, .* use --views diffusion"):
         reconstructor("photo.jpg")
 
