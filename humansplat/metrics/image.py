@@ -44,10 +44,12 @@ def _ssim_map(
     with torch.autocast(image.device.type, enabled=False):  # variances are differences of nearly equal numbers
         dtype = torch.promote_types(image.dtype, torch.float32)
         a, b = (pictures.to(dtype).reshape(-1, height, width) for pictures in (image, reference))
-        mean_a, mean_b, square_a, square_b, product = _blur(torch.stack([a, b, a * a, b * b, a * b], dim=1)).unbind(1)
-        variances = square_a - mean_a**2 + square_b - mean_b**2
-        covariance = product - mean_a * mean_b
-        luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+        blurred = _blur(torch.stack([a, b, a * a, b * b, a * b], dim=1))
+        means, squares, product = blurred.split([2, 2, 1], dim=1)
+        squared_means, mean_product = means * means, means[:, 0] * means[:, 1]
+        variances = (squares - squared_means).sum(dim=1)
+        covariance = product[:, 0] - mean_product
+        luminance = (2 * mean_product + _C1) / (squared_means.sum(dim=1) + _C1)
         values = luminance * (2 * covariance + _C2) / (variances + _C2)
     return values.reshape(*image.shape[:-2], *values.shape[-2:])
 
