@@ -1,0 +1,74 @@
+"""Options of the SV3D task."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from humansplat.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SV3DModelConfig:
+    """Sizes of a small SV3D, see ``models.sv3d_unet.SV3DUNet``, and of the encoder of its photo."""
+
+    widths: tuple[int, ...] = (32, 64, 32)
+    """Of the UNet's levels, multiples of 32 and of ``head_width``; all but the last have attention."""
+    layers: int = 1
+    """Residual blocks a level on the way down; one more on the way up."""
+    head_width: int = 16
+    norm_groups: int = 8
+    """Of the group norms; with as many as channels a picture's mean colours are lost."""
+    noise_width: int = 16
+    """Of the embedding of the photo's noise,"""
+    angle_width: int = 32
+    """and of each angle's."""
+    embedding_width: int = 64
+    """Of the photo's embedding."""
+    encoder_width: int = 64
+    encoder_layers: int = 2
+    encoder_heads: int = 4
+    encoder_image: int = 64
+    """Side that the photo is resized to, pixels."""
+    encoder_patch: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SV3DConfig:
+    """Options of the task that learns view synthesis."""
+
+    autoencoder: Path = Path("weights/small/vae")
+    """Folder of the trained autoencoder; it stays as it is."""
+    weights: Path | None = None
+    """Folder of an SV3D to fine-tune; ``model`` does not count then."""
+    model: SV3DModelConfig = field(default_factory=SV3DModelConfig)
+    trainable: tuple[str, ...] = ()
+    """Parameters whose name contains one of these are trained; without any, all. ``name[-100:]`` means the last 100
+    tensors with the name in it, in the network's order."""
+    view_jitter: float = 0.0
+    """Share of the people whose unseen views are not the rig's but others of the whole person, at their own azimuths
+    and elevations."""
+    sigma_mean: float = 0.7
+    """Mean of the logarithm of the noise levels,"""
+    sigma_std: float = 1.6
+    """and its standard deviation."""
+    drop: float = 0.05
+    """Probability that the network is not told the photo's embedding; and, apart from it, the latent."""
+    validation_steps: int = 8
+    """Noise levels of the views that are sampled to validate, without guidance."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop < 1:
+            raise UserError(f"sv3d.drop ({self.drop}) is a probability below 1")
+        if not 0 <= self.view_jitter <= 1:
+            raise UserError(f"sv3d.view_jitter ({self.view_jitter}) is a share: give a number from 0 to 1")
+        if self.sigma_std < 0 or self.validation_steps < 1:
+            raise UserError(
+                f"sv3d.sigma_std ({self.sigma_std}) must be at least 0 and validation_steps "
+                f"({self.validation_steps}) above"
+            )
+        if any(width % 32 or width % self.model.head_width for width in self.model.widths):
+            raise UserError(
+                f"sv3d.model.widths ({list(self.model.widths)}) must be multiples of 32 and of head_width "
+                f"({self.model.head_width})"
+            )
+        if any(width % self.model.norm_groups for width in self.model.widths):
+            raise UserError(f"sv3d.model.norm_groups ({self.model.norm_groups}) must divide all widths")
