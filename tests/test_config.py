@@ -116,7 +116,7 @@ def test_nonsense_is_refused_before_anything_is_loaded(tmp_path, text, complaint
         load_config(TrainConfig, write(tmp_path, f"task: autoencoder\n{text}\n"))
 
 
-@pytest.mark.parametrize(("size", "complaint"), [(250, "multiple of 16"), (384, "power of two")])
+@pytest.mark.parametrize(("size", "complaint"), [(250, "multiple of 16"), (384, "power of two"), ("null", "is null")])
 def test_pictures_that_no_reconstructor_takes_are_refused(tmp_path, size, complaint):
     text = f"task: reconstruction\ndata: {{image_size: {size}}}\nreconstruction: {{model: {{patch: 2}}}}\n"
     with pytest.raises(UserError, match=complaint):

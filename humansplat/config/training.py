@@ -71,11 +71,13 @@ class TrainConfig:
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise UserError(f"max_minutes ({self.max_minutes}) must be positive; leave it out for no limit")
         if self.task == "reconstruction":
-            _check_picture(self.data.image_size or 256, self.reconstruction.model)
+            _check_picture(self.data.image_size, self.reconstruction.model)
 
 
-def _check_picture(size: int, model: ReconstructorConfig) -> None:
+def _check_picture(size: int | None, model: ReconstructorConfig) -> None:
     """Refuse pictures that cannot be cut into a reconstructor's tokens, or halved down to one pixel for body maps."""
+    if size is None:
+        raise UserError("data.image_size is null, but body maps are of one size: give the pictures' side in pixels")
     token = 8 * max(model.patch, 1)
     if size % token:
         raise UserError(f"data.image_size ({size}) must be a multiple of {token}, the pixels on a side of a token")

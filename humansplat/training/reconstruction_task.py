@@ -42,7 +42,8 @@ class ReconstructionTask:
     def __init__(self, config: TrainConfig) -> None:
         self.options = config.reconstruction
         self.augment = config.data.augment
-        self.image_size = config.data.image_size or 256
+        assert config.data.image_size is not None  # the configuration sees to it
+        self.image_size = config.data.image_size
         self.latents = LatentSource(self.options)
         self._kept: KeptLatents | None = None
         self._precision = config.mixed_precision
