@@ -23,6 +23,8 @@ from humansplat import draws
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0
 """Of SV3D's own sampler."""
+Denoise = Callable[[Float[Tensor, "b v c g g2"], Float[Tensor, " b"]], Float[Tensor, "b v c g g2"]]
+"""Estimates clean latents from noised ones and their ``sigma``."""
 
 
 @runtime_checkable
@@ -52,6 +54,16 @@ class LatentDenoiser(Protocol):
             The estimate for every view, the photo's too. Latents are scaled as the autoencoder's ``scaling_factor``
             has it, here and in the arguments.
         """
+        ...
+
+    def denoiser(
+        self,
+        photo_latent: Float[Tensor, "b c g g2"],
+        photo: Float[Tensor, "b 3 h w"],
+        azimuths: Float[Tensor, "b v"],
+        elevations: Float[Tensor, "b v"],
+    ) -> Denoise:
+        """:meth:`denoise` for several steps with the same photo and views: what they tell is computed here, once."""
         ...
 
 

@@ -15,11 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from humansplat.models.edm import start_scale
+from humansplat.models.edm import Denoise, start_scale
 
 Sampler = Literal["euler", "heun", "dpm"]
 """``heun`` asks the network twice a step but for the last; the others once."""
-Denoise = Callable[[Float[Tensor, "b v c g g2"], Float[Tensor, " b"]], Float[Tensor, "b v c g g2"]]
 
 Step = Callable[[Denoise, Tensor, float, float], Tensor]
 """From a noise level to a lower one."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from humansplat.errors import UserError
-from humansplat.models.edm import denoise_with
+from humansplat.models.edm import Denoise, denoise_with
 from humansplat.models.loading import load_part
 from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
 from humansplat.models.sv3d_weights import load_unet
@@ -92,7 +92,18 @@ class SV3D(nn.Module):
         elevations: Float[Tensor, "b v"],
     ) -> Float[Tensor, "b v c g g2"]:
         """Estimate the clean latents in one step, without guidance; see the protocol."""
-        return self.denoise_given(noised, sigma, self.to_conditions(photo_latent, photo, azimuths, elevations))
+        return self.denoiser(photo_latent, photo, azimuths, elevations)(noised, sigma)
+
+    def denoiser(
+        self,
+        photo_latent: Float[Tensor, "b c g g2"],
+        photo: Float[Tensor, "b 3 h w"],
+        azimuths: Float[Tensor, "b v"],
+        elevations: Float[Tensor, "b v"],
+    ) -> Denoise:
+        """:meth:`denoise` for several steps with the same photo and views, which is encoded once."""
+        conditions = self.to_conditions(photo_latent, photo, azimuths, elevations)
+        return lambda noised, sigma: self.denoise_given(noised, sigma, conditions)
 
     def denoise_given(
         self, noised: Float[Tensor, "b v c g g2"], sigma: Float[Tensor, " b"], conditions: ViewConditions

@@ -17,9 +17,8 @@ from transformers import CLIPVisionModelWithProjection
 
 from humansplat.errors import UserError
 from humansplat.models.autoencoder import decode_latents, encode_images
-from humansplat.models.edm import SIGMA_MAX, SIGMA_MIN, karras_sigmas
+from humansplat.models.edm import SIGMA_MAX, SIGMA_MIN, Denoise, karras_sigmas
 from humansplat.models.edm_sampling import (
-    Denoise,
     Sampler,
     guidance_by_angle,
     guide,

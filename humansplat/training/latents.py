@@ -17,8 +17,8 @@ from humansplat import draws
 from humansplat.config import ReconstructionConfig
 from humansplat.data.people import PeopleBatch
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
-from humansplat.models.edm import RHO, SIGMA_MIN, LatentDenoiser, add_noise, karras_sigmas, lognormal_sigmas
-from humansplat.models.edm_sampling import placed, sample, unit_noise, with_known
+from humansplat.models.edm import RHO, SIGMA_MIN, Denoise, LatentDenoiser, add_noise, karras_sigmas, lognormal_sigmas
+from humansplat.models.edm_sampling import sample, unit_noise, with_known
 from humansplat.pipelines.weights import ViewSampling
 from humansplat.training.view_jitter import rig_views
 
@@ -61,17 +61,13 @@ class LatentSource(nn.Module):
 
     def validated(self, batch: PeopleBatch) -> GivenLatents:
         """The latents to validate on: what the view model makes of each photo, if there is one; or the true ones."""
-        given, model = self.clean(batch), self.view_model
-        if model is None:
+        given = self.clean(batch)
+        if self.view_model is None:
             return given
-        how, told = ViewSampling(), self._told(batch, given.values[:, 0])
+        how, photo = ViewSampling(), given.values[:, 0]
         noise = unit_noise([0] * len(given.values), tuple(given.values.shape[1:]), given.values.device)
         levels = karras_sigmas(how.num_steps, SIGMA_MIN, how.sigma_max)
-
-        def denoise(noised: Tensor, sigma: Tensor) -> Tensor:
-            return model.denoise(noised, sigma, *told)
-
-        made = sample(with_known(denoise, {0: given.values[:, 0]}), noise, levels, how.sampler)
+        made = sample(with_known(self._denoiser(batch, photo), {0: photo}), noise, levels, how.sampler)
         return GivenLatents(torch.cat([given.values[:, :1], made[:, 1:]], dim=1), None)
 
     def mixed(self, batch: PeopleBatch, generator: torch.Generator) -> GivenLatents:
@@ -125,20 +121,20 @@ class LatentSource(nn.Module):
 
     def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
         """Euler's steps from each person's own noise level down; levels fall evenly to the power of 1 / rho."""
-        assert self.view_model is not None
-        told = self._told(batch, photo_latent)
+        denoise = with_known(self._denoiser(batch, photo_latent), {0: photo_latent})
         steps = self.options.latents.denoising_steps
         shares = [(1 - step / steps) ** RHO for step in range(steps + 1)]  # of the first level
         clean = noised
         for high, low in zip(shares[:-1], shares[1:], strict=True):
-            clean = placed(self.view_model.denoise(noised, sigma * high, *told).to(noised.dtype), {0: photo_latent})
+            clean = denoise(noised, sigma * high).to(noised.dtype)
             noised = clean + (noised - clean) * (low / high)
         return clean
 
-    def _told(self, batch: PeopleBatch, photo_latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the view model is told, in the order of its arguments."""
+    def _denoiser(self, batch: PeopleBatch, photo_latent: Tensor) -> Denoise:
+        """The view model, told of the photos and the rig's views."""
+        assert self.view_model is not None
         views = rig_views(batch)
-        return photo_latent, views.pictures[:, 0], views.azimuths, views.elevations
+        return self.view_model.denoiser(photo_latent, views.pictures[:, 0], views.azimuths, views.elevations)
 
 
 def _load_view_model(options: ReconstructionConfig, autoencoder: AutoencoderKL) -> LatentDenoiser | None:

@@ -53,6 +53,9 @@ class Halver:
         self.noised, self.sigma, self.photo_latent, self.azimuths = noised, sigma, photo_latent, azimuths
         return noised / 2
 
+    def denoiser(self, *told):
+        return lambda noised, sigma: self.denoise(noised, sigma, *told)
+
 
 def source(vae: Path, **shares: float) -> LatentSource:
     latents = LatentsConfig(**{"clean": 0.0, "view_model": vae, **shares})
