@@ -27,9 +27,9 @@ from humansplat.geometry.projection import orbit
 from humansplat.models.anchors import rig_axis
 from humansplat.models.conditioning import BodyConditioner, BodyConditions
 from humansplat.models.latent_reconstructor import LatentReconstructor
-from humansplat.models.layers import BodyAttentionBlock, SelfAttentionBlock
 from humansplat.models.scene import Scene, make_scene
 from humansplat.structures import Cameras, Gaussians, PosedBody
+from humansplat.training.compilation import compile_network
 
 CONFIG = Path(__file__).parents[1] / "configs" / "reconstruction_base_512.yaml"
 TINY: dict[str, Any] = {
@@ -110,13 +110,6 @@ def call(network: Callable[..., Gaussians], inputs: Inputs) -> Callable[[], Gaus
     return run
 
 
-def compile_blocks(network: LatentReconstructor) -> None:
-    """Compile each kind of block once; all layers of a kind share the code."""
-    for module in network.modules():
-        if isinstance(module, BodyAttentionBlock | SelfAttentionBlock):
-            module.compile(fullgraph=True, dynamic=False)
-
-
 def milliseconds(run: Callable[[], object], setting: Setting) -> float:
     """Median time of a call."""
     for _ in range(3):
@@ -184,7 +177,7 @@ def time_forward(config: ReconstructorConfig, setting: Setting) -> None:
             peak = mebibytes(run, setting)
             times = [milliseconds(run, setting), milliseconds(captured(run, setting), setting)]
             splats = run().num_splats
-            compile_blocks(network)
+            compile_network(network, "blocks", fullgraph=True)
             times += [milliseconds(run, setting), milliseconds(captured(run, setting), setting)]
             tokens = kept or (setting.grid // config.patch) ** 2
             told = " | ".join(f"{value:.2f}" for value in times)
@@ -216,7 +209,7 @@ def time_tokens(config: ReconstructorConfig, setting: Setting) -> None:
     for count in (config.num_body_tokens and min(config.num_body_tokens, 1536), config.num_body_tokens, None):
         this = replace(config, num_views=5, kept_cells=None, num_body_tokens=count)
         inputs, network = make_inputs(this, setting), make_network(this, setting, torch.bfloat16)
-        compile_blocks(network)
+        compile_network(network, "blocks", fullgraph=True)
         conditions = inputs.conditions
         assert conditions.token_ids is not None
         scene = make_scene(inputs.image, inputs.cameras, inputs.body, conditions.maps)
@@ -270,7 +263,7 @@ def profile(config: ReconstructorConfig, setting: Setting) -> None:
     """The kernels that take longest, blocks compiled, all tokens."""
     this = replace(config, num_views=5, kept_cells=None)
     inputs, network = make_inputs(this, setting), make_network(this, setting, torch.bfloat16)
-    compile_blocks(network)
+    compile_network(network, "blocks", fullgraph=True)
     run = call(network, inputs)
     for _ in range(3):
         run()

@@ -198,6 +198,10 @@ class PeoplePool:
         batch = self.batch(people, keys.argsort(dim=1)[:, :num_targets], num_inputs=num_inputs)
         return batch if augment is None else augment_batch(batch, augment, self.template, generator)
 
+    def everybody(self, at_once: int) -> tuple[Int[Tensor, " b"], ...]:
+        """The places of all people, so many at a time, in order."""
+        return torch.arange(len(self), device=self.device).split(at_once)
+
     def batch(
         self, people: Int[Tensor, " b"], views: Int[Tensor, "b t"], *, num_inputs: Literal[1, 4] = 1
     ) -> PeopleBatch:

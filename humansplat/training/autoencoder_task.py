@@ -80,8 +80,7 @@ class AutoencoderTask:
         assert isinstance(module, Autoencoding)
         values, squares = [], []
         device = next(module.parameters()).device
-        for start in range(0, len(pool), 8):
-            people = torch.arange(start, min(start + 8, len(pool)), device=device)
+        for people in pool.everybody(8):
             views = torch.arange(min(4, pool.num_views), device=device).expand(len(people), -1)
             images = on_white(pool.batch(people, views).targets).flatten(0, 1)
             latents = module.autoencoder.encode(2 * images - 1).latent_dist.mode()

@@ -10,7 +10,7 @@ from humansplat.config import Compiled
 from humansplat.errors import UserError
 
 
-def compile_network(module: nn.Module, what: Compiled, *, backend: str = "inductor") -> None:
+def compile_network(module: nn.Module, what: Compiled, *, backend: str = "inductor", fullgraph: bool = False) -> None:
     """Have a module's later calls run compiled code, in place.
 
     Args:
@@ -20,6 +20,7 @@ def compile_network(module: nn.Module, what: Compiled, *, backend: str = "induct
             take no longer than one. ``stages``: also what is between them, of networks that have
             ``compile_stages``. ``whole``: one graph of all, with every block written out.
         backend: Of ``torch.compile``.
+        fullgraph: Whether an operation that the compiler does not take is an error instead of a break.
 
     Raises:
         UserError: If the network has no such parts.
@@ -27,16 +28,16 @@ def compile_network(module: nn.Module, what: Compiled, *, backend: str = "induct
     if what == "no":
         return
     if what == "whole":
-        module.compile(backend=backend)
+        module.compile(backend=backend, fullgraph=fullgraph)
         return
     blocks = [block for part in module.children() if isinstance(part, nn.ModuleList) for block in part]
     compile_stages = getattr(module, "compile_stages", None)
     if not blocks or (what == "stages" and compile_stages is None):
         raise UserError(f"compile is {what}, and {type(module).__name__} has none: set it to whole or no")
     if what == "stages":
-        compile_stages(dynamic=False, backend=backend)
+        compile_stages(dynamic=False, backend=backend, fullgraph=fullgraph)
     for block in blocks:
-        block.compile(dynamic=False, backend=backend)
+        block.compile(dynamic=False, backend=backend, fullgraph=fullgraph)
 
 
 @contextlib.contextmanager

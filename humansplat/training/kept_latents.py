@@ -31,9 +31,8 @@ class KeptLatents:
     def __init__(self, source: LatentSource, pool: PeoplePool, num_inputs: int) -> None:
         self.pool = pool
         parts: list[Tensor] = []
-        people = torch.arange(len(pool), device=pool.device)
         with torch.no_grad(), tqdm(desc="latents", unit="person", total=len(pool)) as bar:
-            for some in people.split(PEOPLE_AT_ONCE):
+            for some in pool.everybody(PEOPLE_AT_ONCE):
                 images = pool.batch(some, some[:, None] * 0, num_inputs=num_inputs).images  # type: ignore[arg-type]
                 both = torch.stack([source.encode(images), source.encode(mirrored_pictures(images))], dim=1)
                 parts.append(both.half())

@@ -109,8 +109,7 @@ class LifterTask:
         """Mean errors over the photographs of held-out people; ``accuracy`` is minus the error in space, mm."""
         device = next(module.parameters()).device
         rows, novel = [], []
-        for start in range(0, len(pool), VALIDATION_BATCH):
-            people = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=device)
+        for people in pool.everybody(VALIDATION_BATCH):
             views = torch.arange(pool.num_views, device=device).expand(len(people), -1)
             batch = pool.batch(people, views)
             pictures, cameras = batch.targets.flatten(0, 1), flat_cameras(batch.target_cameras)

@@ -28,6 +28,7 @@ from humansplat.training.latents import GivenLatents, LatentSource
 from humansplat.training.part_loss import PartLoss
 from humansplat.training.people import People, load_body
 from humansplat.training.perceptual import build_perceptual, picture_distance
+from humansplat.training.precision import autocast
 
 VALIDATION_BATCH = 8
 
@@ -84,7 +85,7 @@ class ReconstructionTask:
             return batch
         assert isinstance(pool, PeoplePool)
         if self._kept is None:  # the first people drawn are the training's
-            with self._autocast(pool.device):
+            with autocast(pool.device, self._precision):  # as in a step
                 self._kept = KeptLatents(self.latents, pool, options.num_inputs)
         return self._kept.given_to(batch) if pool is self._kept.pool else batch
 
@@ -127,10 +128,9 @@ class ReconstructionTask:
         views, compared = pool.compared_views()
         scores: dict[str, list[Tensor]] = {}
         seen_from: list[Tensor] = []
-        for start in range(0, len(pool), VALIDATION_BATCH):
-            people = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=device)
+        for people in pool.everybody(VALIDATION_BATCH):
             batch = pool.batch(people, views.expand(len(people), -1), num_inputs=self.options.num_inputs)
-            rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.validated(batch)), batch)
+            rendered = self._validated(module, batch)
             with torch.autocast(device.type, enabled=False):
                 found = score_views(
                     rendered.colors.movedim(-1, 2).clamp(0, 1),
@@ -149,7 +149,7 @@ class ReconstructionTask:
 
     def pictures(self, module: nn.Module, batch: PeopleBatch) -> Tensor:
         """A row a person: the photo, then each target beside its render."""
-        rendered = self._render(self._reconstruct(module, batch, batch.body, self.latents.validated(batch)), batch)
+        rendered = self._validated(module, batch)
         renders = rendered.colors.movedim(-1, 2).clamp(0, 1)
         pairs = torch.stack([on_white(batch.targets), renders], dim=2).flatten(1, 2)  # [b, 2 t, 3, h, w]
         rows = torch.cat([on_white(batch.images[:, :1]), pairs], dim=1)
@@ -160,10 +160,9 @@ class ReconstructionTask:
         assert isinstance(module, LatentReconstructor)
         module.save_pretrained(folder)
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        """As the trainer's, for what is encoded outside a step."""
-        dtype = torch.float16 if self._precision == "fp16" else torch.bfloat16
-        return torch.autocast(device.type, dtype, enabled=self._precision != "no")
+    def _validated(self, module: nn.Module, batch: PeopleBatch) -> RenderedImages:
+        """The targets' renders, of true bodies and the latents to validate on."""
+        return self._render(self._reconstruct(module, batch, batch.body, self.latents.validated(batch)), batch)
 
     def _perturbed(self, batch: PeopleBatch, generator: torch.Generator) -> PosedBody:
         """Wrong bodies for a share of the batch, the true ones for the rest."""

@@ -46,6 +46,7 @@ from humansplat.training.optimizer import (
     restore_moments,
     set_learning_rate,
 )
+from humansplat.training.precision import autocast
 from humansplat.training.schedule import RunClock, lr_factor
 from humansplat.training.sharding import assign, shard, sharding_plan, whole, without_exchange, wrap
 from humansplat.training.task import Positioned, Task
@@ -234,9 +235,8 @@ class Trainer(Generic[Pool, Batch]):
         shared: list[float] = broadcast_object_list([minutes])
         return shared[0], stopping
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        dtype = torch.float16 if self.config.mixed_precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.accelerator.device.type, dtype, enabled=self.config.mixed_precision != "no")
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.accelerator.device, self.config.mixed_precision)
 
     def _wrap(self) -> nn.Module:
         compile_network(self.module, self.config.compile)

@@ -162,12 +162,8 @@ class ViewTask:
 
     def _drawn(self, model: SV3D, views: TrainingViews, clean: Tensor, first_seed: int) -> Tensor:
         """The photo and pictures of views that are sampled without guidance; noise by the person's place."""
-        told = model.to_conditions(clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations)
+        denoise = model.denoiser(clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations)
         sigmas = karras_sigmas(self.options.validation_steps)
-
-        def denoise(noised: Tensor, sigma: Tensor) -> Tensor:
-            return model.denoise_given(noised, sigma, told)
-
         sampled = sample(with_known(denoise, {0: clean[:, 0]}), _noise(clean, first_seed), sigmas, "dpm")
         return torch.cat([views.pictures[:, :1], self._decode(sampled[:, 1:])], dim=1)
 
@@ -222,9 +218,8 @@ def build_sv3d(options: SV3DConfig, latent_scaling: float) -> SV3D:
 
 def _batches(pool: PeoplePool) -> Iterator[tuple[PeopleBatch, int]]:
     """Everybody, a few at a time, and the place of the first of them."""
-    for start in range(0, len(pool), VALIDATION_BATCH):
-        some = torch.arange(start, min(start + VALIDATION_BATCH, len(pool)), device=pool.device)
-        yield pool.batch(some, some.new_zeros(len(some), 1), num_inputs=4), start
+    for number, some in enumerate(pool.everybody(VALIDATION_BATCH)):
+        yield pool.batch(some, some.new_zeros(len(some), 1), num_inputs=4), number * VALIDATION_BATCH
 
 
 def _noise(like: Tensor, first_seed: int) -> Tensor:
