@@ -92,6 +92,8 @@ CELLS = {
         Cell(batch=32, compile="blocks", checkpointing=True, losses="plain"),
         Cell(batch=8, losses="plain"),
         Cell(batch=8, compile="whole", losses="plain"),
+        Cell(batch=32, losses="plain"),
+        Cell(batch=64, compile="blocks", checkpointing=True, losses="plain"),
     ),
     "base_256": (
         Cell(batch=8, compile="blocks"),
@@ -99,6 +101,8 @@ CELLS = {
         Cell(batch=32, compile="blocks", losses="plain"),
         Cell(batch=64, compile="blocks", losses="plain"),
         Cell(batch=64, compile="blocks", checkpointing=True, losses="plain"),
+        Cell(batch=32, losses="plain"),
+        Cell(batch=8, losses="plain"),
     ),
     "small": (
         Cell(batch=16, losses="plain"),
@@ -267,10 +271,8 @@ def table(bench: Bench, name: str) -> None:
         + " | step, ms | compiling, s |"
     )
     bench.say("|" + "---|" * (10 + len(PARTS)))
-    for number, cell in enumerate(CELLS[name]):
-        if bench.only_cells and str(number) not in bench.only_cells:
-            continue
-        cell = bench.changed(cell)
+    for number in map(int, bench.only_cells or range(len(CELLS[name]))):
+        cell = bench.changed(CELLS[name][number])
         head = f"| {cell.batch} | {'yes' if cell.checkpointing else 'no'} | {cell.compile} | "
         head += f"{cell.losses} | "
         if time.monotonic() - start > 60 * bench.minutes:
@@ -469,7 +471,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", choices=["rate", "encoder", *CELLS, "several"])
-    parser.add_argument("--cells", default="", help="rows of the table by number, e.g. 0,3")
+    parser.add_argument("--cells", default="", help="rows of the table by number, in this order, e.g. 3,0")
     parser.add_argument("--profile", action="store_true", help="list what takes longest in a step of each row")
     parser.add_argument("--minutes", type=float, default=1.0, help="after its table's beginning no row begins")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes, to try this script")
