@@ -59,7 +59,7 @@ def test_a_second_stage_goes_on_at_twice_the_size(stages, pool):
     small = make_trainer(first, pool).run()
     trainer = make_trainer(second, pool)
     with torch.no_grad():
-        fresh = trainer.task.validate(trainer.module.eval(), trainer.validation_pool)
+        fresh = trainer.task.validate(trainer.module.eval(), trainer.validation.pool)
     trainer.module.train()
     large = trainer.run()
     assert large.metrics["psnr"] > fresh["psnr"] + 3

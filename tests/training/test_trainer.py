@@ -131,14 +131,14 @@ def test_loss_scale_is_found_and_kept_and_only_hopeless_steps_are_bad(toy, tmp_p
 
     def trainer(folder: Path, **task: object) -> Trainer:
         made = toy.toy_trainer(toy.toy_config(folder, **fresh), toy.ToyTask(**task))
-        made.scale.load_state_dict(huge)
+        made.learner.scale.load_state_dict(huge)
         return made
 
     whole, broken = trainer(tmp_path / "whole"), trainer(tmp_path / "broken")
     assert whole.run().finished
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert {line["bad_steps"] for line in lines if line["group"] == "train"} == {0.0}
-    assert 2.0**8 < float(whole.scale.value) < 2.0**40
+    assert 2.0**8 < float(whole.learner.scale.value) < 2.0**40
     assert losses(tmp_path / "whole")[40] < 0.7 * losses(tmp_path / "whole")[25]
     broken.run(stop_after_minutes=0.0)
     toy.toy_trainer(toy.toy_config(tmp_path / "broken", **fresh)).run(resume=True)
