@@ -72,10 +72,14 @@ class SV3D(nn.Module):
         photo: Float[Tensor, "b 3 h w"],
         azimuths: Float[Tensor, "b v"],
         elevations: Float[Tensor, "b v"],
+        embedding: Float[Tensor, "b 1 d"] | None = None,
     ) -> ViewConditions:
-        """State a photo and views in the network's terms; arguments as for :meth:`denoise`, in the same order."""
+        """State a photo and views in the network's terms; arguments as for :meth:`denoise`, in the same order.
+
+        ``embedding`` is what :meth:`embed_photo` makes of the photo, if that is known already.
+        """
         return ViewConditions(
-            image_embedding=self.embed_photo(photo),
+            image_embedding=self.embed_photo(photo) if embedding is None else embedding,
             photo_latent=photo_latent / self.unet.latent_scaling,
             cond_aug=torch.full_like(azimuths, COND_AUG),
             polar=math.pi / 2 - elevations,

@@ -1,9 +1,10 @@
 """From a photo to the other sides of the person: SV3D as a diffusers pipeline.
 
 Moving it to a device and offload to the CPU are diffusers' own (``pipeline.to``, ``enable_model_cpu_offload``,
-``enable_sequential_cpu_offload``).
+``enable_sequential_cpu_offload``). :meth:`ViewSynthesizer.use_cuda_graphs` makes the host's share of the time small.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ from humansplat.models.edm import SIGMA_MAX, SIGMA_MIN, Denoise, karras_sigmas
 from humansplat.models.edm_sampling import (
     Sampler,
     guidance_by_angle,
-    guide,
     placed,
     sample,
     unit_noise,
@@ -30,6 +30,7 @@ from humansplat.models.edm_sampling import (
 from humansplat.models.loading import load_part
 from humansplat.models.sv3d import CLIP_MEAN, CLIP_STD, SV3D, check_latents, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
+from humansplat.pipelines.cuda_graphs import CudaGraphs, Function
 from humansplat.structures.base import TensorStruct
 
 ORTHOGONAL = (0.0, math.pi / 2, math.pi, 3 * math.pi / 2)
@@ -74,6 +75,7 @@ class ViewSynthesizer(DiffusionPipeline):
         self.register_modules(unet=unet, image_encoder=image_encoder, vae=vae)
         self.register_to_config(image_mean=list(image_mean), image_std=list(image_std))
         self.model = SV3D(unet, image_encoder, tuple(image_mean), tuple(image_std))
+        self._graphs: CudaGraphs | None = None
 
     @classmethod
     def from_folder(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "ViewSynthesizer":
@@ -85,6 +87,31 @@ class ViewSynthesizer(DiffusionPipeline):
         model = load_sv3d(folder, dtype)
         vae = load_part(AutoencoderKL, folder / "vae", dtype)
         return cls(model.unet, model.image_encoder, vae, model.image_mean, model.image_std)
+
+    def use_cuda_graphs(self, most: int = 8) -> None:
+        """Replay the networks that make the latents from CUDA graphs, from the next call on, with the same results.
+
+        A GPU that waits for the host's thousands of launches waits no longer. The first call of each setting (sizes,
+        guidance or none, one pass or two) takes as long as three steps more. All networks must be on one CUDA
+        device, without offload. Moving the pipeline gives the graphs up; they are recorded anew where it is then.
+
+        Args:
+            most: Graphs that are kept, of three a setting; the memory that they work in is shared.
+
+        Raises:
+            UserError: If the networks are not on a CUDA device.
+        """
+        self._graphs = CudaGraphs(self.device, most)
+
+    def release_cuda_graphs(self) -> None:
+        """Undo :meth:`use_cuda_graphs`, and free its memory."""
+        self._graphs = None
+
+    def to(self, *args: object, **kwargs: object) -> "ViewSynthesizer":
+        """Move or cast all networks, see diffusers' ``DiffusionPipeline.to``; recorded graphs are given up."""
+        if self._graphs is not None:
+            self._graphs.release()
+        return super().to(*args, **kwargs)
 
     @torch.no_grad()
     def __call__(
@@ -137,12 +164,14 @@ class ViewSynthesizer(DiffusionPipeline):
             )
         if len(seeds) != len(image):
             raise UserError(f"{len(seeds)} seeds for {len(image)} photos; give one for each, or one for all")
+        self._check_graphs()
         photo = image.to(device)
         photos = {0: photo} | {view: other.to(device) for view, other in (given or {}).items()}
         known = {view: self._encode(one) for view, one in photos.items()}
         azimuth = torch.tensor(azimuths, device=device).expand(len(image), -1)
         elevation = elevation.float().expand(len(image), -1)
-        conditions = self.model.to_conditions(known[0], photo, azimuth, elevation)
+        embedding = self._run("embed", self.image_encoder, self.model.embed_photo, photo)
+        conditions = self.model.to_conditions(known[0], photo, azimuth, elevation, embedding)
         denoise = self._denoiser(conditions, guidance_by_angle(azimuth, *guidance), guidance != (1.0, 1.0), one_pass)
         noise = unit_noise(seeds, (len(azimuths), *known[0].shape[1:]), device)
         sigmas = karras_sigmas(num_steps, min(SIGMA_MIN, sigma_max), sigma_max)
@@ -152,26 +181,45 @@ class ViewSynthesizer(DiffusionPipeline):
         return SynthesizedViews(latents=latents, images=images)
 
     def _denoiser(self, given: ViewConditions, scale: Tensor, guided: bool, one_pass: bool) -> Denoise:
-        model = self.model
-        if not guided:
-            return lambda noised, sigma: model.denoise_given(noised, sigma, given)
-        bare = given.without_photo()
-        if not one_pass:
-            return guide(
-                lambda noised, sigma: model.denoise_given(noised, sigma, given),
-                lambda noised, sigma: model.denoise_given(noised, sigma, bare),
-                scale,
-            )
-        both, weight = given.joined(bare), scale[..., None, None, None]
+        model, names = self.model, [field.name for field in dataclasses.fields(given)]
 
-        def denoise(noised: Tensor, sigma: Tensor) -> Tensor:
-            full, without = model.denoise_given(torch.cat([noised, noised]), torch.cat([sigma, sigma]), both).chunk(2)
+        def estimate(noised: Tensor, sigma: Tensor, weight: Tensor, *told: Tensor) -> Tensor:
+            given = ViewConditions(**dict(zip(names, told, strict=True)))
+            if not guided:
+                return model.denoise_given(noised, sigma, given)
+            bare = given.without_photo()
+            if one_pass:
+                both = torch.cat([noised, noised]), torch.cat([sigma, sigma]), given.joined(bare)
+                full, without = model.denoise_given(*both).chunk(2)
+            else:
+                full, without = (model.denoise_given(noised, sigma, branch) for branch in (given, bare))
             return without + weight * (full - without)
 
-        return denoise
+        told = [getattr(given, name) for name in names]
+        weight = scale[..., None, None, None]
+        return lambda noised, sigma: self._run((guided, one_pass), self.unet, estimate, noised, sigma, weight, *told)
+
+    def _run(self, name: object, network: torch.nn.Module, function: Function, *arguments: Tensor) -> Tensor:
+        """A function that runs one of the networks, from its graph if they are in use."""
+        if self._graphs is None:
+            return function(*arguments)
+        return self._graphs.run((name, next(network.parameters()).data_ptr()), function, *arguments)
+
+    def _check_graphs(self) -> None:
+        parts = (self.unet, self.image_encoder, self.vae)
+        if self._graphs is not None and any(
+            hasattr(part, "_hf_hook") or next(part.parameters()).device != self._graphs.device for part in parts
+        ):
+            raise UserError(
+                f"CUDA graphs are in use, but not all networks stay on {self._graphs.device}: move the pipeline there "
+                "without offload, or call release_cuda_graphs()"
+            )
 
     def _encode(self, photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c g g2"]:
-        return encode_images(self.vae, photo.to(self.vae.dtype)).float()
+        def encode(picture: Tensor) -> Tensor:
+            return encode_images(self.vae, picture.to(self.vae.dtype)).float()
+
+        return self._run("encode", self.vae, encode, photo)
 
     def _decode(
         self, latents: Float[Tensor, "b v c g g2"], photos: Mapping[int, Float[Tensor, "b 3 h w"]]

@@ -64,6 +64,27 @@ def test_a_second_photo_takes_the_place_of_its_view_and_the_others_go_with_it(sy
         synthesizer(photo, given={4: back})
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_graphs_give_the_same_views(synthesizer, rng):
+    photos = torch.rand(2, 3, 64, 64, generator=rng)
+    settings = ({}, {"one_pass": False}, {"guidance": (1.0, 1.0)}, {"sampler": "heun", "azimuths": (0.0, 1.0)})
+    synthesizer.to("cuda")
+    try:
+        expected = [[synthesizer(photo[None], num_steps=3, **given) for given in settings] for photo in photos]
+        synthesizer.use_cuda_graphs()
+        for _ in range(2):  # recorded, then replayed
+            views = [[synthesizer(photo[None], num_steps=3, **given) for given in settings] for photo in photos]
+            for ours, theirs in zip(sum(views, []), sum(expected, []), strict=True):
+                torch.testing.assert_close(ours.latents, theirs.latents, rtol=0, atol=1e-5)
+        synthesizer.to("cpu")
+        with pytest.raises(UserError, match="not all networks stay on cuda:0"):
+            synthesizer(photos[:1], num_steps=1)
+    finally:
+        synthesizer.release_cuda_graphs()
+        synthesizer.to("cpu")
+
+
 def test_what_does_not_go_together_is_refused(synthesizer, make_tiny_sv3d):
     photo = torch.zeros(2, 3, 32, 32)
     with pytest.raises(UserError, match="first azimuth"):
@@ -72,5 +93,7 @@ def test_what_does_not_go_together_is_refused(synthesizer, make_tiny_sv3d):
         synthesizer(photo, [0.0, 1.0], [0.0])
     with pytest.raises(UserError, match="3 seeds for 2 photos"):
         synthesizer(photo, seeds=[1, 2, 3])
+    with pytest.raises(UserError, match="CUDA graphs need a CUDA device, the networks are on cpu"):
+        synthesizer.use_cuda_graphs()
     with pytest.raises(ValueError, match=r"scales latents by 1\.0, the UNet expects 0\.18215"):
         ViewSynthesizer(make_tiny_sv3d(), synthesizer.image_encoder, synthesizer.vae)
