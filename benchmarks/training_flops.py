@@ -70,7 +70,7 @@ class _Recorder(nn.Module):
         self.arguments: tuple[Any, ...] = ()
         self.named: dict[str, Any] = {}
 
-    def forward(self, *arguments: Any, **named: Any) -> Gaussians:
+    def forward(self, *arguments: Any, **named: Any) -> Gaussians | Tensor:
         self.arguments, self.named = arguments, named
         return self.module(*arguments, **named)
 
@@ -105,8 +105,12 @@ def around_encoding(
             del autoencoder.encode
 
 
-def count(trainer: Trainer, autocast: Callable[[], contextlib.AbstractContextManager[object]]) -> ModelFlops:
-    """Count by a step of two people, eager and without checkpointing."""
+def count(
+    trainer: Trainer,
+    autocast: Callable[[], contextlib.AbstractContextManager[object]],
+    people: int = COUNTED_PEOPLE,
+) -> ModelFlops:
+    """Count by a step of a few people, eager and without checkpointing; what takes no gradients has no products."""
     task, module = trainer.task, trainer.module
     recorder = _Recorder(module)
     encoded: list[Tensor] = []
@@ -117,7 +121,7 @@ def count(trainer: Trainer, autocast: Callable[[], contextlib.AbstractContextMan
         if isinstance(part, WindowedAttention)
     ]
     generator = torch.Generator(trainer.accelerator.device).manual_seed(0)
-    batch = task.sample(trainer.train_pool, COUNTED_PEOPLE, generator)
+    batch = task.sample(trainer.train_pool, people, generator)
     with torch.no_grad(), autocast(), around_encoding(trainer, before=encoded.append):
         task.training_loss(recorder, batch, generator, 0)
     for hook in hooks:
@@ -126,9 +130,8 @@ def count(trainer: Trainer, autocast: Callable[[], contextlib.AbstractContextMan
     fused = sdpa_kernel(SDPBackend.MATH) if batch.images.device.type == "cpu" else contextlib.nullcontext()
     with fused, FlopCounterMode(display=False) as counter:
         with autocast():
-            splats = recorder(*recorder.arguments, **recorder.named)
-            total = splats.means.sum() + splats.quats.sum() + splats.scales.sum() + splats.colors.sum()
-        (total + splats.opacities.sum()).backward()
+            total = _sum(recorder(*recorder.arguments, **recorder.named))
+        total.backward()
     for parameter in module.parameters():
         parameter.grad = None
     dense, attention = 0.0, 0.0
@@ -144,7 +147,14 @@ def count(trainer: Trainer, autocast: Callable[[], contextlib.AbstractContextMan
             autoencoders(trainer)[0].encode(pictures)
     encoder = counter.get_total_flops()
     parts = (dense + attention + windowed, windowed, attention, encoder)
-    return ModelFlops(*(part / COUNTED_PEOPLE for part in parts))
+    return ModelFlops(*(part / people for part in parts))
+
+
+def _sum(output: Gaussians | Tensor) -> Tensor:
+    """Of all that a network gives."""
+    if isinstance(output, Tensor):
+        return output.sum()
+    return sum(getattr(output, name).sum() for name in ("means", "quats", "scales", "opacities", "colors"))  # type: ignore[return-value]
 
 
 def _num_pairs(plan: Windows) -> int:
