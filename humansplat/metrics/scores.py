@@ -8,6 +8,8 @@ from humansplat.metrics.image import psnr, psnr_in_box, silhouette_iou, ssim, ss
 from humansplat.metrics.views import MAX_PSNR, SIDES, person_box
 
 METRICS = ("psnr", "ssim", "silhouette_iou", "psnr_box", "ssim_box", "psnr_head")
+FIGURES = (*METRICS, *(f"{name}_{side}" for name in METRICS for side in SIDES))
+"""Names of what :func:`means_by_side` gives."""
 
 
 def score_views(

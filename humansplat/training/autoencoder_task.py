@@ -44,6 +44,8 @@ class Autoencoding(nn.Module):
 class AutoencoderTask:
     """Pictures of random views on white, reconstructed by absolute error, SSIM and a light prior."""
 
+    figures = ("psnr", "latent_spread")
+
     def __init__(self, config: TrainConfig) -> None:
         self.options = config.autoencoder
         self.augment = config.data.augment

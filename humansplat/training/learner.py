@@ -41,6 +41,8 @@ class Learner:
             module = task.build_module()
         self.module = module.to(device).train()
         self._build_module = task.build_module
+        self._copy: nn.Module | None = None
+        """Of a sharded module, in the first process: whole, and on the CPU while nobody uses it."""
         if config.gradient_checkpointing:
             enable_checkpointing(self.module)
         self._plan = sharding_plan(accelerator)
@@ -97,10 +99,12 @@ class Learner:
         if self._plan is not None:
             state = whole(self.module.state_dict() | self.averages.state_dict(), keep=is_main)
             if is_main:
-                module = self._build_module().eval()
-                module.load_state_dict(state)
+                if self._copy is None:
+                    self._copy = self._build_module().eval()
+                self._copy.load_state_dict(state)
                 with torch.no_grad(), self.autocast():
-                    yield module.to(self.accelerator.device)
+                    yield self._copy.to(self.accelerator.device)
+                self._copy.to("cpu")
             else:
                 yield None
             return

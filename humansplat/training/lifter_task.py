@@ -26,6 +26,8 @@ from humansplat.structures import Cameras, LiftedMarkers, TensorStruct
 from humansplat.training.people import People
 
 VALIDATION_BATCH = 16
+ERRORS = ("error_mm", "across_mm", "depth_mm", "up_degrees", "shape")
+"""Of the photographs, and with ``all_`` of all views."""
 
 
 class LifterBatch(TensorStruct):
@@ -47,6 +49,8 @@ class LifterBatch(TensorStruct):
 
 class LifterTask:
     """Laplace likelihoods of everything that ``MarkerLifter`` predicts."""
+
+    figures = ("accuracy", *ERRORS, *(f"all_{name}" for name in ERRORS))
 
     def __init__(self, config: TrainConfig) -> None:
         self.options = config.lifter
@@ -129,10 +133,9 @@ class LifterTask:
             photograph = torch.arange(len(pictures), device=device) % pool.num_views == 0
             rows.append(values[photograph])
             novel.append(values[truth.usable])
-        names = ("error_mm", "across_mm", "depth_mm", "up_degrees", "shape")
         photographs, all_views = torch.cat(rows).mean(dim=0), torch.cat(novel).mean(dim=0)
-        figures = dict(zip(names, photographs.tolist(), strict=True))
-        figures |= {f"all_{name}": value for name, value in zip(names, all_views.tolist(), strict=True)}
+        figures = dict(zip(ERRORS, photographs.tolist(), strict=True))
+        figures |= {f"all_{name}": value for name, value in zip(ERRORS, all_views.tolist(), strict=True)}
         return {"accuracy": -figures["error_mm"]} | {name: round(value, 4) for name, value in figures.items()}
 
     def pictures(self, module: nn.Module, batch: LifterBatch) -> Tensor:

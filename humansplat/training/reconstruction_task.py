@@ -15,7 +15,7 @@ from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
 from humansplat.metrics.parts import projected_box
-from humansplat.metrics.scores import means_by_side, score_views
+from humansplat.metrics.scores import FIGURES, means_by_side, score_views
 from humansplat.metrics.views import bearings, sides
 from humansplat.models.autoencoder import load_autoencoder, on_white
 from humansplat.models.conditioning import BodyConditioner
@@ -39,6 +39,8 @@ class ReconstructionTask:
     The perceptual term is ``1 - SSIM``, which needs no downloaded network, unless the configuration names another; the
     body's parts are compared if ``hierarchical`` weighs something (Eq. 5).
     """
+
+    figures = FIGURES
 
     def __init__(self, config: TrainConfig) -> None:
         self.options = config.reconstruction

@@ -26,6 +26,16 @@ class Positioned(Protocol):
 
 
 @runtime_checkable
+class Announcing(Protocol):
+    """A task that knows before training what it will validate, so that a mistaken ``best_metric`` is refused then."""
+
+    @property
+    def figures(self) -> Sequence[str]:
+        """Names that :meth:`Task.validate` may give."""
+        ...
+
+
+@runtime_checkable
 class Task(Protocol[Pool, Batch]):
     """One thing to learn: how its modules are made, what a batch is, what a step minimises.
 

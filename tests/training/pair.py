@@ -155,6 +155,10 @@ def main() -> None:
     except UserError as error:
         (root / f"refused-{rank}.txt").write_text(str(error))
     del os.environ["FSDP_ACTIVATION_CHECKPOINTING"]
+    try:
+        train(replace(plan(*folders, "undecided"), best_metric="ssim", validate_every=1))
+    except UserError as error:
+        (root / f"undecided-{rank}.txt").write_text(str(error))
     train(plan(*folders, "shares-two", batch_size=1, accumulate=2, kept=True), PeopleTask(poison=[3]))
     train(plan(*folders, "resumed-two"), resume=True)
     train(replace(plan(*folders, "started-two"), init_from=root / "pool-one"))

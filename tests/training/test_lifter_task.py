@@ -147,6 +147,7 @@ def test_validation_measures_what_the_module_says(task, pool, clean):
     points[..., 2] += 0.01 / seen.metres[:, None]
     knowing = Knowing(type(said)(**(vars(said) | {"points": points, "up": seen.up, "phenotypes": seen.phenotypes})))
     figures = task.validate(knowing, pool)
+    assert set(figures) == set(task.figures)
     assert figures["accuracy"] == pytest.approx(-figures["error_mm"], abs=1e-3)
     for side in ("", "all_"):
         assert figures[f"{side}error_mm"] == pytest.approx(10.0, abs=1e-2)

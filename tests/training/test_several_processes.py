@@ -126,6 +126,7 @@ def test_a_killed_run_loses_only_the_steps_since_its_checkpoint(root):
 def test_what_is_not_done_is_refused(root):
     for rank in range(2):
         assert "use gradient_checkpointing" in (root / f"refused-{rank}.txt").read_text()
+        assert "(ssim) is not validated here; there are psnr" in (root / f"undecided-{rank}.txt").read_text()
 
 
 def test_what_is_exported_is_whole(root):

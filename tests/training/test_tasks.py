@@ -80,6 +80,7 @@ def test_reconstruction_learns_and_reports_by_side(task, pool):
         after = task.validate(module, pool)
     assert after["psnr"] > before["psnr"] + 3.0
     assert set(after) == {f"{name}{side}" for name in METRICS for side in ("", "_front", "_side", "_back")}
+    assert set(after) == set(task.figures)
     assert after["psnr_box"] < after["psnr"]  # the box has less of the white that everybody gets right
     assert after["psnr_head"] > before["psnr_head"]
 
@@ -92,6 +93,7 @@ def test_autoencoder_learns_and_stores_its_scale(pool, tmp_path):
     assert np.mean(totals[-3:]) < 0.7 * np.mean(totals[:3])
     with torch.no_grad():
         figures = task.validate(module, pool)
+    assert set(figures) == set(task.figures)
     task.save_pretrained(module, tmp_path / "vae")
     scale = load_autoencoder(tmp_path / "vae").config["scaling_factor"]
     assert scale == pytest.approx(1 / figures["latent_spread"], rel=1e-3)

@@ -222,6 +222,19 @@ def test_what_cannot_be_resumed_is_refused(toy, tmp_path):
         toy.toy_trainer(replace(config, num_steps=50), Wider()).run(resume=True)
 
 
+def test_a_figure_that_is_not_validated_decides_nothing(toy, tmp_path):
+    class Announcing(toy.ToyTask):
+        figures = ("psnr",)
+
+    config = toy.toy_config(tmp_path, best_metric="ssim", num_steps=6, validate_every=6)
+    with pytest.raises(UserError, match=r"best_metric .ssim. is not validated here; there are psnr"):
+        toy.toy_trainer(config, Announcing())
+    trainer = toy.toy_trainer(config)  # nobody knows before
+    with pytest.raises(UserError, match=r"best_metric .ssim. is not validated here; there are psnr"):
+        trainer.run()
+    assert not (tmp_path / "best").exists()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
