@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from humansplat.errors import UserError
+from humansplat.misfits import check_tensors
 
 VGG_FILE, LINEAR_FILE, BOTH_FILE = "vgg16-397923af.pth", "vgg.pth", "lpips_vgg.safetensors"
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -76,18 +77,9 @@ class Lpips(nn.Module):
         """
         mine = {_published(name): name for name in self.state_dict()}
         found = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
-        missing, unexpected = sorted(mine.keys() - found.keys()), sorted(found.keys() - mine.keys())
         state = self.state_dict()
-        odd = [
-            f"{name} {tuple(found[name].shape)} instead of {tuple(state[own].shape)}"
-            for name, own in mine.items()
-            if name in found and found[name].shape != state[own].shape
-        ]
-        if missing or unexpected or odd:
-            raise UserError(
-                f"{source} holds no weights of LPIPS 0.1 with VGG16: missing {missing}, unexpected {unexpected}, "
-                f"of another shape {odd}; {remedy()}"
-            )
+        shapes = {name: state[own].shape for name, own in mine.items()}
+        check_tensors(found, shapes, source, "LPIPS 0.1 with VGG16", remedy())
         self.load_state_dict({own: found[name] for name, own in mine.items()})
 
     def forward(self, image: Float[Tensor, "n 3 h w"], reference: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:

@@ -1,14 +1,14 @@
-"""Loading tensors strictly: one that is missing, unknown or of another shape is an error that names it."""
+"""Loading models that other libraries wrote, strictly: what does not fit is an error that names it."""
 
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from humansplat.errors import UserError
+from humansplat.misfits import refuse_misfits
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,40 +28,11 @@ def load_part(kind: type[M], folder: Path, dtype: torch.dtype = torch.float32) -
         )
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} does not load ({error}); get the weights anew") from error
-    _refuse(
-        {
-            "missing": told["missing_keys"],
-            "unexpected": [name for name in told["unexpected_keys"] if not name.endswith("position_ids")],
-            "of another shape": [name for name, *_ in told["mismatched_keys"]],
-        },
+    refuse_misfits(
+        told["missing_keys"],
+        [name for name in told["unexpected_keys"] if not name.endswith("position_ids")],
+        [name for name, *_ in told["mismatched_keys"]],
         str(folder),
         kind.__name__,
     )
     return module.eval()
-
-
-def check_tensors(given: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str, kind: str) -> None:
-    """Hold tensors against the names and shapes that a class ``kind`` has; ``source`` is what errors call them.
-
-    Raises:
-        UserError: If any is missing, unknown or of another shape; all are named.
-    """
-    _refuse(
-        {
-            "missing": shapes.keys() - given.keys(),
-            "unexpected": given.keys() - shapes.keys(),
-            "of another shape": [
-                f"{name} {tuple(given[name].shape)} instead of {tuple(shapes[name])}"
-                for name in shapes.keys() & given.keys()
-                if given[name].shape != shapes[name]
-            ],
-        },
-        source,
-        kind,
-    )
-
-
-def _refuse(problems: Mapping[str, Collection[str]], source: str, kind: str) -> None:
-    told = [f"{label}: {', '.join(sorted(names))}" for label, names in problems.items() if names]
-    if told:
-        raise UserError(f"{source} does not fit {kind}; {'; '.join(told)}")

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from humansplat.errors import UserError
+from humansplat.misfits import check_tensors
 from humansplat.models.autoencoder import stable_diffusion_autoencoder
-from humansplat.models.loading import check_tensors
 
 VISUAL = "conditioner.embedders.0.open_clip.model.visual."
 _QUANT = re.compile(r"(conditioner\.embedders\.\d+\.encoder\.)quant_conv\.weight")

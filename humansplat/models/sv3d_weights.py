@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from humansplat.errors import UserError
-from humansplat.models.loading import check_tensors
+from humansplat.misfits import check_tensors
 from humansplat.models.sv3d_unet import SV3DUNet
 
 Layout = Literal["stability", "diffusers"]

@@ -21,8 +21,8 @@ import humansplat
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 from humansplat.io.checksum import sha256_of
+from humansplat.misfits import check_tensors
 from humansplat.models.edm_sampling import Sampler
-from humansplat.models.loading import check_tensors
 
 CONFIG = "config.json"
 CHECKSUMS = "SHA256SUMS"

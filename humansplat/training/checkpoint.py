@@ -7,7 +7,6 @@ loses nothing but the steps since the checkpoint before.
 
 import json
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,30 +98,6 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("checkpoint-*") if path.suffix != ".tmp")
 
 
-def check_fit(found: dict[str, Tensor], module: nn.Module, names: Iterable[str], what: str) -> None:
-    """Refuse tensors that are not exactly those of a module.
-
-    Args:
-        found: Tensors by name.
-        module: Gives the shapes.
-        names: Those wanted, names of the module's state.
-        what: Begins the message.
-
-    Raises:
-        UserError: Listing the names that are missing, left over or of another shape.
-    """
-    state = module.state_dict()
-    wanted = set(names)
-    complaints = {
-        "missing": sorted(wanted - found.keys()),
-        "unexpected": sorted(found.keys() - wanted),
-        "of another shape": sorted(n for n in wanted & found.keys() if found[n].shape != state[n].shape),
-    }
-    texts = [f"{len(keys)} {kind}: {_shortened(keys)}" for kind, keys in complaints.items() if keys]
-    if texts:
-        raise UserError(f"{what} does not fit this model: {'; '.join(texts)}")
-
-
 def check_part_size(module: nn.Module, config: CheckpointConfig) -> None:
     """Refuse, before the first step, parts too small for the module's largest tensor.
 
@@ -184,8 +159,3 @@ def _flatten(checkpoint: Checkpoint, config: CheckpointConfig) -> dict[str, Tens
             flat[name] = tensor.clone()
         seen.add(tensor.data_ptr())
     return flat
-
-
-def _shortened(keys: list[str], most: int = 8) -> str:
-    rest = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + rest

@@ -1,7 +1,7 @@
 """What learns: a module with its optimizer, its averaged weights and, in half precision, its loss scale."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from humansplat.config import TrainConfig
 from humansplat.errors import UserError
-from humansplat.training.checkpoint import Checkpoint, check_fit, check_part_size, load_checkpoint
+from humansplat.misfits import check_tensors
+from humansplat.training.checkpoint import Checkpoint, check_part_size, load_checkpoint
 from humansplat.training.compilation import compile_network, without_compiled_code
 from humansplat.training.ema import AveragedWeights
 from humansplat.training.optimizer import LossScale, clipped_step, make_optimizer, moments, restore_moments
@@ -145,7 +146,7 @@ class Learner:
         pretrained = folder / PRETRAINED
         if pretrained.is_file():
             state = load_file(pretrained)
-            check_fit(state, self.module, self.module.state_dict(), str(pretrained))
+            check_tensors(state, shapes_of(self.module.state_dict()), str(pretrained), "this model")
             self._assign(state)
         else:
             self._load(load_checkpoint(folder), averaged=True)
@@ -153,14 +154,18 @@ class Learner:
 
     def _load(self, checkpoint: Checkpoint, *, averaged: bool) -> None:
         what = f"the checkpoint of step {checkpoint.step}"
-        parameters = [name for name, _ in self.module.named_parameters()]
-        check_fit(checkpoint.weights, self.module, self.module.state_dict(), what)
-        check_fit(checkpoint.averages, self.module, parameters, what)
+        check_tensors(checkpoint.weights, shapes_of(self.module.state_dict()), what, "this model")
+        check_tensors(checkpoint.averages, shapes_of(dict(self.module.named_parameters())), what, "this model")
         self._assign(checkpoint.weights | checkpoint.averages if averaged else checkpoint.weights)
 
     def _assign(self, weights: dict[str, Tensor]) -> None:
         for name, tensor in self.module.state_dict().items():
             assign(tensor, weights[name])
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Shapes by name; of sharded tensors those of the whole."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def enable_checkpointing(module: nn.Module) -> None:

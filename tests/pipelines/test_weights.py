@@ -49,7 +49,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_names(weights):
     state["embed.bias"] = torch.zeros(3)
     save_file(state, path)
     with pytest.raises(
-        UserError, match=r"missing: missing_token; unexpected: stranger; .* embed\.bias \(3,\) instead"
+        UserError, match=r"1 missing: missing_token; 1 unexpected: stranger; 1 .* embed\.bias \(3,\) instead"
     ):
         load_module(LatentReconstructor, weights / "reconstructor")
 
