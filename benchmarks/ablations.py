@@ -58,6 +58,7 @@ ROWS = (
     Row(name="unlimited", title="K unlimited", changes=(f"{MODEL}.window=.inf",)),
     Row(name="pixels", title="pixel space", changes=("reconstruction.space=pixel",), paper=23.125),
     Row(name="parts", title="with the hierarchical loss", changes=("reconstruction.hierarchical.weight=1.0",)),
+    Row(name="parts_light", title="... at a fifth of its weight", changes=("reconstruction.hierarchical.weight=0.2",)),
     Row(name="four", title="four true views", changes=("reconstruction.num_inputs=4",)),
 )
 BODIES = {"true": 24.633, "fitted": 24.293, "perturbed": None}
