@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from humansplat.metrics.image import psnr, psnr_in_box, ssim, ssim_in_box
-from humansplat.metrics.views import MAX_PSNR, person_box
+from humansplat.metrics.scores import score_colors
 
 NUM_BANDS = 16
 WHITE = 0.04
@@ -39,13 +38,7 @@ def score_generated(
         ``front_back_color``, ``neighbour_color`` (mean distances of a channel, 0 to 1) and ``neighbour_height``
         (overlap of the rows that two views occupy), with ``_true`` those of the true views.
     """
-    box = person_box(masks)
-    each = {
-        "psnr": psnr(drawn, truth).clamp(max=MAX_PSNR),
-        "ssim": ssim(drawn, truth),
-        "psnr_box": psnr_in_box(drawn, truth, box).clamp(max=MAX_PSNR),
-        "ssim_box": ssim_in_box(drawn, truth, box),
-    }
+    each = score_colors(drawn, truth, masks)
     figures = {name: values[:, 1:].mean(dim=1) for name, values in each.items()}
     for view in range(1, drawn.shape[1]):
         figures |= {f"{name}_{VIEW_NAMES[view]}": values[:, view] for name, values in each.items()}

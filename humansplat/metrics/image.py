@@ -132,14 +132,20 @@ def psnr_in_box(
     return -10 * (squared.sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))).log10()
 
 
-def ssim_in_box(
+def ssim_and_in_box(
     image: Float[Tensor, "*batch c h w"], reference: Float[Tensor, "*batch c h w"], box: Int[Tensor, "*batch 4"]
-) -> Float[Tensor, "*batch"]:
-    """``ssim`` of the parts within boxes of at least 11 x 11 pixels, each image its own; no waiting for the device."""
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """``ssim``, and that of the parts within boxes, each image its own, without waiting for the device.
+
+    Args:
+        image: In ``[0, 1]``.
+        reference: In ``[0, 1]``.
+        box: At least 11 x 11 pixels.
+    """
     values = _ssim_map(image, reference).mean(dim=-3)
     corners = torch.cat([box[..., :2], box[..., 2:] - (SSIM_WINDOW - 1)], dim=-1)  # of windows within the box
     inside = _within(corners, values.shape[-2], values.shape[-1])
-    return (values * inside).sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))
+    return values.mean(dim=(-2, -1)), (values * inside).sum(dim=(-2, -1)) / inside.sum(dim=(-2, -1))
 
 
 def _within(box: Int[Tensor, "*batch 4"], height: int, width: int) -> Bool[Tensor, "*batch h w"]:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from humansplat.metrics.image import psnr, psnr_in_box, silhouette_iou, ssim, ssim_in_box
+from humansplat.metrics.image import psnr, psnr_in_box, silhouette_iou, ssim_and_in_box
 from humansplat.metrics.views import MAX_PSNR, SIDES, person_box
 
 METRICS = ("psnr", "ssim", "silhouette_iou", "psnr_box", "ssim_box", "psnr_head")
@@ -31,14 +31,24 @@ def score_views(
     Returns:
         Of each view the figures that :data:`METRICS` names; ``psnr_head`` is NaN where the box is empty.
     """
+    found = score_colors(colors, truth, mask) | {
+        "silhouette_iou": silhouette_iou(alphas, mask),
+        "psnr_head": psnr_in_box(colors, truth, head_box).clamp(max=MAX_PSNR),
+    }
+    return {name: found[name] for name in METRICS}
+
+
+def score_colors(
+    colors: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"], mask: Float[Tensor, "*batch h w"]
+) -> dict[str, Float[Tensor, "*batch"]]:
+    """The figures that need no more than pictures before white and the person's true mask; see :func:`score_views`."""
     box = person_box(mask)
+    whole, in_box = ssim_and_in_box(colors, truth, box)
     return {
         "psnr": psnr(colors, truth).clamp(max=MAX_PSNR),
-        "ssim": ssim(colors, truth),
-        "silhouette_iou": silhouette_iou(alphas, mask),
+        "ssim": whole,
         "psnr_box": psnr_in_box(colors, truth, box).clamp(max=MAX_PSNR),
-        "ssim_box": ssim_in_box(colors, truth, box),
-        "psnr_head": psnr_in_box(colors, truth, head_box).clamp(max=MAX_PSNR),
+        "ssim_box": in_box,
     }
 
 

@@ -1,4 +1,4 @@
-"""What becomes of averaged weights in a run: figures on held-out people, a sample sheet, and folders to load them from."""
+"""What becomes of averaged weights in a run: figures on held-out people, pictures, and folders to load them from."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ class Validation(Generic[Pool, Batch]):
             raise UserError(refusal)
 
     def export(self, learner: Learner, name: str, step: int) -> None:
-        """Write the averaged weights into a folder of the run as the library loads them; all processes must call it."""
+        """Write the averaged weights into a folder of the run, to be loaded from; all processes must call it."""
         with learner.averaged() as module:
             if module is not None:
                 self._write(module, name, step)

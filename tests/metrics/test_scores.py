@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from humansplat.geometry.projection import intrinsics, look_at, orbit
-from humansplat.metrics.image import crop, psnr, silhouette_iou, ssim, ssim_in_box
+from humansplat.metrics.image import crop, psnr, silhouette_iou, ssim, ssim_and_in_box
 from humansplat.metrics.parts import projected_box
 from humansplat.metrics.scores import METRICS, means_by_side, score_views
 from humansplat.metrics.views import person_box
@@ -47,7 +47,9 @@ def test_ssim_of_a_box_of_one_window(rng):
     image, reference = torch.rand(2, 3, 40, 40, generator=rng)
     box = torch.tensor([5, 7, 16, 18])
     expected = ssim(crop(image, box.tolist()), crop(reference, box.tolist()))
-    torch.testing.assert_close(ssim_in_box(image, reference, box), expected, atol=1e-5, rtol=0)
+    whole, in_box = ssim_and_in_box(image, reference, box)
+    torch.testing.assert_close(in_box, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole, ssim(image, reference))
 
 
 def test_means_weigh_views_alike_and_leave_out_what_is_not_seen():
