@@ -179,10 +179,10 @@ class ViewBench(Bench):
         with self.training(config, ViewCell(batch=1, trainable=trainable), pool) as (trainer, _):
             flops = count(trainer, trainer._autocast, 1)
             trained = sum(p.numel() for p in trainer.module.parameters() if p.requires_grad)
+        tera = [part / 1e12 for part in (flops.network, flops.attention, flops.encoder)]
         self.say(
-            f"{trainable}: {trained / 1e6:,.1f} M parameters trained; model TFLOPs of a sample "
-            f"{flops.network / 1e12:.4g} (attention {flops.attention / 1e12:.3g}), the autoencoder {flops.encoder / 1e12:.3g}; counted in "
-            f"{time.monotonic() - start:.1f} s"
+            f"{trainable}: {trained / 1e6:,.1f} M parameters trained; model TFLOPs of a sample {tera[0]:.4g} "
+            f"(attention {tera[1]:.3g}), the autoencoder {tera[2]:.3g}; counted in {time.monotonic() - start:.1f} s"
         )
         return flops
 

@@ -12,7 +12,7 @@ from humansplat.config.reconstruction import ReconstructionConfig, Reconstructor
 from humansplat.config.views import SV3DConfig
 from humansplat.errors import UserError
 
-Compiled = Literal["no", "blocks", "stages", "whole"]
+Compiled = Literal["no", "blocks", "stages", "whole", "graphs"]
 """What of a network is compiled for training; ``training.compilation.compile_network`` says what each means."""
 
 
@@ -34,8 +34,9 @@ class TrainConfig:
     """Compute activations anew in the backward pass: less memory, about a third more time."""
     compile: Compiled = "no"
     """``blocks``: the network's repeated blocks, alike ones once, and frozen encoders. ``stages``: also what the
-    network computes between them. ``whole``: all of the network in one piece, which takes minutes. In files ``false``
-    and ``true`` may stand for ``no`` and ``whole``."""
+    network computes between them. ``whole``: all of the network in one piece, which takes minutes. ``graphs``: nothing
+    is compiled, CUDA graphs of all its operations are replayed, for small networks on one GPU. In files ``false`` and
+    ``true`` may stand for ``no`` and ``whole``."""
     seed: int = 0
     """Of the first weights and of all that is drawn; at least 0."""
     init_from: Path | None = None
@@ -70,6 +71,10 @@ class TrainConfig:
             )
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise UserError(f"max_minutes ({self.max_minutes}) must be positive; leave it out for no limit")
+        if self.compile == "graphs" and self.gradient_checkpointing:
+            raise UserError(
+                "compile is graphs, which cannot compute activations anew: set gradient_checkpointing to false"
+            )
         if self.task == "reconstruction":
             _check_picture(self.data.image_size, self.reconstruction.model)
 

@@ -81,7 +81,8 @@ class CudaGraphs:
                 function(*places)  # libraries choose their kernels and take their workspaces outside of the graph
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # thread_local: what other threads do on the GPU meanwhile is none of the recording's business.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 result = function(*places)
             self._pool = graph.pool()
         return _Recorded(graph, places, result)

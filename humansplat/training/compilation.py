@@ -8,6 +8,7 @@ from torch import nn
 
 from humansplat.config import Compiled
 from humansplat.errors import UserError
+from humansplat.training.graphs import replay_training
 
 
 def compile_network(module: nn.Module, what: Compiled, *, backend: str = "inductor", fullgraph: bool = False) -> None:
@@ -18,14 +19,18 @@ def compile_network(module: nn.Module, what: Compiled, *, backend: str = "induct
         what: ``no`` leaves it as it is. ``blocks``: each member of its lists of modules (``nn.ModuleList``) is
             compiled by itself, for the sizes that it meets; those of one kind and size share the code, so a dozen
             take no longer than one. ``stages``: also what is between them, of networks that have
-            ``compile_stages``. ``whole``: one graph of all, with every block written out.
+            ``compile_stages``. ``whole``: one graph of all, with every block written out. ``graphs``: nothing is
+            compiled, training calls replay CUDA graphs (:func:`humansplat.training.graphs.replay_training`).
         backend: Of ``torch.compile``.
         fullgraph: Whether an operation that the compiler does not take is an error instead of a break.
 
     Raises:
-        UserError: If the network has no such parts.
+        UserError: If the network has no such parts, or cannot be recorded.
     """
     if what == "no":
+        return
+    if what == "graphs":
+        replay_training(module)
         return
     if what == "whole":
         module.compile(backend=backend, fullgraph=fullgraph)
@@ -47,7 +52,7 @@ def without_compiled_code(what: Compiled) -> Iterator[None]:
     Args:
         what: Was compiled.
     """
-    if what == "no":  # torch's compiler takes seconds to import
+    if what in ("no", "graphs"):  # torch's compiler takes seconds to import; graphs are of training calls alone
         yield
         return
     with torch.compiler.set_stance("force_eager"):

@@ -20,6 +20,7 @@ from humansplat.models.edm import add_noise, karras_sigmas, lognormal_sigmas, lo
 from humansplat.models.edm_sampling import sample, unit_noise, with_known
 from humansplat.models.sv3d import SV3D, build_image_encoder, check_latents, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet
+from humansplat.training.graphs import ReplayedFunction
 from humansplat.training.view_jitter import TrainingViews, jittered_views, rig_views
 
 VALIDATION_BATCH = 8
@@ -69,6 +70,7 @@ class ViewTask:
         self.options = config.sv3d
         self.augment = config.data.augment
         self.autoencoder = load_autoencoder(self.options.autoencoder)
+        self._encode = ReplayedFunction(self._latents_of, enabled=config.compile == "graphs")
 
     def build_module(self) -> nn.Module:
         """A fresh network, or the one to fine-tune; what is not to be trained takes no gradients.
@@ -154,8 +156,10 @@ class ViewTask:
             return jittered_views(batch, draws.uniform(generator, len(batch.people)) < self.options.view_jitter)
 
     def _latents(self, views: TrainingViews) -> Tensor:
-        encoded = [encode_images(self.autoencoder, view).float() for view in views.pictures.unbind(1)]
-        return torch.stack(encoded, dim=1)
+        return torch.stack([self._encode(view) for view in views.pictures.unbind(1)], dim=1)
+
+    def _latents_of(self, pictures: Tensor) -> Tensor:
+        return encode_images(self.autoencoder, pictures).float()
 
     def _decode(self, latents: Tensor) -> Tensor:
         return torch.stack([decode_latents(self.autoencoder, view).float() for view in latents.unbind(1)], dim=1)

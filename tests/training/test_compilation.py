@@ -1,10 +1,16 @@
-"""What cannot be compiled in parts; what can is tested with the reconstructor."""
+"""What cannot be compiled in parts; what can is tested with the reconstructor. And recorded training steps."""
 
 import pytest
+import torch
 from torch import nn
 
+from humansplat.config import OptimConfig, SV3DConfig, TrainConfig
 from humansplat.errors import UserError
 from humansplat.training.compilation import compile_network
+from humansplat.training.optimizer import clipped_step, make_optimizer
+from humansplat.training.view_task import ViewDenoising, build_sv3d
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def test_parts_that_a_network_lacks_are_refused():
@@ -13,3 +19,60 @@ def test_parts_that_a_network_lacks_are_refused():
     listed = nn.Sequential(nn.ModuleList([nn.Linear(1, 1)]))
     with pytest.raises(UserError, match="compile is stages, and Sequential has none"):
         compile_network(listed, "stages")
+
+
+def test_what_cannot_be_recorded_is_refused():
+    with pytest.raises(UserError, match="needs a CUDA device, and Linear is on cpu"):
+        compile_network(nn.Linear(1, 1), "graphs")
+    with pytest.raises(UserError, match="compile is graphs, which cannot compute activations anew"):
+        TrainConfig(task="sv3d", compile="graphs", gradient_checkpointing=True)
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_modules_that_recording_would_break_are_refused():
+    device = torch.device("cuda")
+    hooked = nn.Linear(1, 1, device=device)
+    hooked.register_forward_hook(lambda *_: None)
+    for module, reason in ((hooked, "has hooks"), (nn.BatchNorm1d(1, device=device), "counts statistics")):
+        with pytest.raises(UserError, match=reason):
+            compile_network(module, "graphs")
+    linear = nn.Linear(1, 1, device=device)
+    compile_network(linear, "graphs")
+    with pytest.raises(UserError, match="more than tensors without gradients"):
+        linear(torch.zeros(1, 1, device=device, requires_grad=True))
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recorded_steps_are_the_steps_as_written(precision):
+    device = torch.device("cuda")
+    losses: dict[str, list[float]] = {}
+    for how in ("no", "graphs"):
+        torch.manual_seed(0)
+        with device:
+            module = ViewDenoising(build_sv3d(SV3DConfig(), 1.0)).train()
+        optimizer = make_optimizer(module, OptimConfig(lr=1e-3))
+        compile_network(module, how)
+        generator = torch.Generator(device).manual_seed(1)
+        losses[how] = []
+        for step in range(5):
+            count = 3 if step == 3 else 2  # another shape, as written
+            shapes = ((4, 4, 8, 8), (), (4, 8, 8), (3, 64, 64), (4,), (4,), (2,))
+            arguments = [torch.rand(count, *shape, generator=generator, device=device) for shape in shapes]
+            for piece in range(2):  # gradients add up
+                with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+                    result = module(*(argument * (1 + piece) for argument in arguments))
+                loss = (result.float() - arguments[0]).square().mean()
+                loss.backward()
+            losses[how].append(loss.item())
+            clipped_step(optimizer, 1.0)
+        module.eval()
+        with torch.no_grad():
+            losses[how].append(module(*arguments).square().mean().item())
+    assert losses["graphs"] == pytest.approx(losses["no"], rel=1e-5 if precision == "float32" else 1e-2)
+    module.train()
+    first, _ = module(*arguments).sum(), module(*arguments)
+    with pytest.raises(RuntimeError, match="called again before"):
+        first.backward()

@@ -1,0 +1,202 @@
+"""Training steps from CUDA graphs, for small networks, whose operations a GPU is done with before it gets the next.
+
+The forward pass of a module is recorded once and replayed from then on, and so is its backward pass. What is recorded
+are addresses: arguments are copied to where the recording read them, and parameters must stay where they are, as the
+optimizer, averages and checkpoints leave them. The gradients lie where the recording wrote them; parameters get them
+as they are, without going through autograd, so hooks on parameters (and with them ``DistributedDataParallel``) see
+nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from humansplat.errors import UserError
+from humansplat.pipelines.cuda_graphs import CudaGraphs
+
+WARM_UP = 2
+"""Runs before recording: libraries choose their kernels and take their workspaces, which no recording may do."""
+
+
+def replay_training(module: nn.Module) -> None:
+    """Have a module's training calls replay CUDA graphs of the forward and of the backward pass, in place.
+
+    The batch of the first call in training decides the shapes; other shapes, ``eval`` mode and calls without gradients
+    run as written. The module's arguments are tensors without gradients and its result is one tensor; between two
+    calls lies a backward pass.
+
+    Args:
+        module: On a CUDA device.
+
+    Raises:
+        UserError: If it cannot be recorded, and why.
+    """
+    name = type(module).__name__
+    device = next(module.parameters()).device
+    if device.type != "cuda":
+        raise UserError(f"compile is graphs, which needs a CUDA device, and {name} is on {device}: set it to no")
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    ):
+        raise UserError("compile is graphs, whose gradients several processes cannot exchange: set it to blocks or no")
+    for path, part in module.named_modules():
+        place = path or name
+        if getattr(part, "gradient_checkpointing", False):
+            raise UserError(
+                f"compile is graphs, and {place} computes activations anew: set gradient_checkpointing to false"
+            )
+        if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks:
+            raise UserError(f"compile is graphs, and {place} has hooks, which no recording runs: set it to no")
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            raise UserError(f"compile is graphs, and {place} counts statistics, recording too: set it to no")
+    module.forward = _Replayed(module)
+
+
+class ReplayedFunction:
+    """A function of one tensor, without gradients, from a CUDA graph for the shape that it is given first.
+
+    Args:
+        function: Reads weights that stay where they are.
+        enabled: Otherwise, for other shapes and on other devices the function is called as it is.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], *, enabled: bool) -> None:
+        self._function, self._enabled = function, enabled
+        self._graphs: CudaGraphs | None = None
+        self._shape: torch.Size | None = None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """The function's result."""
+        if not self._enabled or values.device.type != "cuda":
+            return self._function(values)
+        if self._graphs is None:
+            self._graphs, self._shape = CudaGraphs(values.device), values.shape
+        if values.shape != self._shape:
+            return self._function(values)
+        return self._graphs.run("function", self._function, values)
+
+
+class _Recorded(NamedTuple):
+    forward: torch.cuda.CUDAGraph
+    backward: torch.cuda.CUDAGraph
+    arguments: tuple[Tensor, ...]
+    result: Tensor
+    result_gradient: Tensor
+    trained: tuple[tuple[nn.Parameter, Tensor], ...]
+    """Parameters that the result depends on, with their gradients."""
+
+
+class _Replayed:
+    """Stands for a module's ``forward``."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._eager = module, module.forward
+        self._recorded: _Recorded | None = None
+        self.number = 0
+        """Of the last replay."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if not (self._module.training and torch.is_grad_enabled()):
+            return self._eager(*arguments, **named)
+        if named or not all(isinstance(argument, Tensor) and not argument.requires_grad for argument in arguments):
+            raise UserError(
+                f"compile is graphs, and {type(self._module).__name__} is given more than tensors without gradients: "
+                "set it to no"
+            )
+        if self._recorded is None:
+            self._recorded = _record(self._module, self._eager, arguments)
+            self._anchor = torch.zeros((), device=arguments[0].device, requires_grad=True)
+        given = [(argument.shape, argument.dtype) for argument in arguments]
+        if given != [(place.shape, place.dtype) for place in self._recorded.arguments]:
+            return self._eager(*arguments)
+        return _Replay.apply(self._anchor, self, self._recorded, *arguments)
+
+
+class _Replay(torch.autograd.Function):
+    """Both passes; autograd sees one operation, of a number that only asks for gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, owner: _Replayed, recorded: _Recorded, *arguments: Tensor) -> Tensor:
+        for place, argument in zip(recorded.arguments, arguments, strict=True):
+            place.copy_(argument)
+        recorded.forward.replay()
+        owner.number += 1
+        ctx.owner, ctx.recorded, ctx.number = owner, recorded, owner.number
+        return recorded.result.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+        recorded: _Recorded = ctx.recorded
+        if ctx.number != ctx.owner.number:
+            raise RuntimeError("the module was called again before this backward pass, and its activations are gone")
+        # Gradients that are there already may lie where this pass writes its own.
+        before = [(own, p.grad.clone()) for p, own in recorded.trained if p.grad is not None]
+        recorded.result_gradient.copy_(gradient)
+        recorded.backward.replay()
+        for own, earlier in before:
+            own.add_(earlier)
+        for parameter, own in recorded.trained:
+            parameter.grad = own
+        return (None,) * (3 + len(recorded.arguments))
+
+
+def _record(module: nn.Module, eager: Any, arguments: tuple[Tensor, ...]) -> _Recorded:
+    """Record both passes for the autocast that is in force; costs about four runs of them."""
+    kind = arguments[0].device.type
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
+    places = tuple(argument.detach().clone(memory_format=torch.contiguous_format) for argument in arguments)
+
+    def forward() -> Tensor:
+        # Weights cast in one recording are gone in the next: each casts its own.
+        with torch.autocast(kind, dtype, enabled, cache_enabled=False):
+            result = eager(*places)
+        if not isinstance(result, Tensor):
+            raise UserError(f"compile is graphs, and {type(module).__name__} gives more than a tensor: set it to no")
+        return result
+
+    def backward(result: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(kind, enabled=False):  # as a loss's backward pass runs outside of it
+            found = torch.autograd.grad(result, parameters, gradient, allow_unused=True)
+            return _separate(parameters, found, gradient)
+
+    with torch.cuda.device(arguments[0].device), torch.enable_grad():
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                result = forward()
+                backward(result, torch.zeros_like(result))
+        torch.cuda.current_stream().wait_stream(stream)
+        result_gradient = torch.zeros_like(result)
+        del result
+        first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        # thread_local: threads that read people to the GPU meanwhile are none of the recording's business.
+        with torch.cuda.graph(first, stream=stream, capture_error_mode="thread_local"):
+            result = forward()
+        with torch.cuda.graph(second, pool=first.pool(), stream=stream, capture_error_mode="thread_local"):
+            gradients = backward(result, result_gradient)
+    trained = tuple((p, own) for p, own in zip(parameters, gradients, strict=True) if own is not None)
+    return _Recorded(first, second, places, result.detach(), result_gradient, trained)
+
+
+def _separate(
+    parameters: tuple[nn.Parameter, ...], gradients: tuple[Tensor | None, ...], given: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients in memory of their own, laid out as the parameters are: the optimizer scales them in place."""
+    taken = {given.untyped_storage().data_ptr()}
+    own: list[Tensor | None] = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            storage = gradient.untyped_storage().data_ptr()
+            if storage in taken or gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter, requires_grad=False).copy_(gradient)
+            taken.add(storage)
+        own.append(gradient)
+    return tuple(own)
