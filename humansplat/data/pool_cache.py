@@ -6,10 +6,12 @@ that start together share the operating system's copy. The cache holds one ``.np
 """
 
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,16 +70,24 @@ def open_cache(
     if folder.exists() and not (folder.is_dir() and ((folder / INDEX).is_file() or not any(folder.iterdir()))):
         raise UserError(f"data.cache ({folder}) holds no cache but other files: give a folder of its own")
     kept = {"manifest": _digest(root), "image_size": image_size, "max_views": max_views, "model": template.model}
-    found = _read(folder, kept)
-    if found is None or not set(names) <= set(found.names):
 
-        def load(name: str) -> PersonTensors:
-            return load_person(root / name, template, image_size, max_views=max_views)
-
-        logger.info("%s: decoding %d people into a cache", folder, len(names))
-        _write(folder, names, load, kept, num_workers)
+    def read() -> PoolCache | None:
         found = _read(folder, kept)
-    assert found is not None, "it was only just written"
+        return found if found is not None and set(names) <= set(found.names) else None
+
+    def load(name: str) -> PersonTensors:
+        return load_person(root / name, template, image_size, max_views=max_views)
+
+    found = read()
+    if found is None:
+        logger.info("%s: decoding %d people into a cache", folder, len(names))
+        with _written(folder, names, load, kept, num_workers) as new:
+            found = read()  # another run may have been faster
+            if found is None:
+                _replace(folder, new)
+                found = read()
+    if found is None:
+        raise UserError(f"data.cache ({folder}) is written by another run of other people or sizes: give each its own")
     return found
 
 
@@ -99,14 +109,15 @@ def _read(folder: Path, kept: Mapping[str, object]) -> PoolCache | None:
     return PoolCache(tuple(index["names"]), arrays)
 
 
-def _write(
+@contextmanager
+def _written(
     folder: Path,
     names: Sequence[str],
     load: Callable[[str], PersonTensors],
     kept: Mapping[str, object],
     num_workers: int,
-) -> None:
-    """Decode everybody into a temporary folder, then put it in the cache's place."""
+) -> Iterator[Path]:
+    """Decode everybody into a temporary folder beside the cache's."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as room:
         new = Path(room) / "new"
@@ -114,9 +125,20 @@ def _write(
         arrays = _decode(new, names, load, num_workers)
         index = {"of": dict(kept), "names": list(names), "tensors": arrays}
         (new / INDEX).write_text(json.dumps(index), encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(room) / "old")
-        new.rename(folder)
+        yield new
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put a folder in the place of another, whether other processes do the same or not."""
+    for attempt in itertools.count():
+        try:
+            new.rename(folder)
+            return
+        except OSError:
+            if not folder.is_dir():
+                raise
+        with suppress(FileNotFoundError):  # another process has taken it away
+            folder.rename(new.with_name(f"old-{attempt}"))
 
 
 def _decode(

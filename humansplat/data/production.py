@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from humansplat.data.format import MANIFEST, manifest_line
 from humansplat.data.worker import MakerLoader, start_worker, work
 from humansplat.errors import UserError
-from humansplat.io.atomic import replacing
+from humansplat.io.atomic import creating, replacing
 
 SETTINGS = "dataset.json"
 PARTS = "manifest.*-of-*.jsonl"
@@ -76,9 +76,8 @@ def claim(out: Path, settings: Mapping[str, object]) -> None:
         # Names with a dot may be another shard's settings on their way.
         if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()) and not path.is_file():
             raise UserError(f"{out} is not empty and holds no {SETTINGS}; give --out a new folder")
-        with replacing(path) as temporary:
+        with suppress(FileExistsError), creating(path) as temporary:  # another shard may be faster
             temporary.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-        return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

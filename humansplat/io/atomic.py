@@ -33,6 +33,27 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def creating(path: Path) -> Iterator[Path]:
+    """As :func:`replacing`, but of several who write the same file at once the first one's stays.
+
+    Raises:
+        FileExistsError: When the block ends, if the file is there by then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield temporary
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links, where the last one's stays unless it is Windows'
+            os.rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; it takes ``path``'s place when the block ends well.
 

@@ -3,7 +3,9 @@ import json
 import pytest
 import torch
 
+from humansplat.data import pool_cache
 from humansplat.data.dataset import PeoplePool
+from humansplat.data.person_files import load_person
 from humansplat.errors import UserError
 
 
@@ -35,6 +37,21 @@ def test_a_pool_from_a_cache_is_the_pool(root, template, tmp_path):
         for name, slot in plain._slots.items():
             torch.testing.assert_close(pool._slots[name][:3], slot[:3], rtol=0, atol=0)
     assert loaded(root, template, cache=cache, capacity=2).names == ["p1", "p2"]
+
+
+def test_a_slower_run_takes_the_cache_that_a_faster_one_wrote_meanwhile(root, template, tmp_path, monkeypatch):
+    cache, written = tmp_path / "cache", []
+
+    def load_late(*arguments, **options):
+        monkeypatch.undo()
+        loaded(root, template, cache=cache)
+        written.append((cache / "index.json").stat().st_mtime_ns)
+        return load_person(*arguments, **options)
+
+    monkeypatch.setattr(pool_cache, "load_person", load_late)
+    assert len(loaded(root, template, cache=cache)) == 3
+    assert [(cache / "index.json").stat().st_mtime_ns] == written
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("cache")] == ["cache"]
 
 
 def test_a_folder_of_other_files_is_left_alone(root, template):

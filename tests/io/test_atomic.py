@@ -1,6 +1,6 @@
 import pytest
 
-from humansplat.io.atomic import replacing, replacing_folder
+from humansplat.io.atomic import creating, replacing, replacing_folder
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -25,6 +25,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         fail()
     assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_of_two_who_create_a_file_the_first_has_it(tmp_path):
+    target = tmp_path / "a.txt"
+
+    def create_late():
+        with creating(target) as late:
+            with creating(target) as early:
+                early.write_text("early")
+            late.write_text("late")
+
+    with pytest.raises(FileExistsError):
+        create_late()
+    assert target.read_text() == "early"
     assert list(tmp_path.iterdir()) == [target]
 
 
