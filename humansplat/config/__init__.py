@@ -18,7 +18,7 @@ from humansplat.config.reconstruction import (
     ReconstructorConfig,
 )
 from humansplat.config.training import Compiled, TrainConfig
-from humansplat.config.views import SV3DConfig, SV3DModelConfig
+from humansplat.config.views import DistillConfig, SV3DConfig, SV3DModelConfig
 
 __all__ = [
     "AugmentConfig",
@@ -27,6 +27,7 @@ __all__ = [
     "CheckpointConfig",
     "Compiled",
     "DataConfig",
+    "DistillConfig",
     "HierarchicalConfig",
     "LatentsConfig",
     "LifterConfig",

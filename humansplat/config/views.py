@@ -32,6 +32,53 @@ class SV3DModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A student of a view model; ``training.view_distillation`` says what it learns.
+
+    There is none without ``teacher``. Of a teacher that was distilled into few steps itself, its own sampling takes
+    the place of all but ``steps``.
+    """
+
+    teacher: Path | None = None
+    """Folder of the view model to learn from. The student begins with its weights, if there are none in
+    ``sv3d.weights``."""
+    guidance: tuple[float, ...] = (1.0, 2.5)
+    """Of the teacher: at the front and at the back."""
+    steps: int | None = 4
+    """Of the student; null: the guidance is learned alone, at all noise levels, for any number of steps."""
+    teacher_steps: int = 24
+    """From noise to latents, a multiple of ``steps``. The student's noise levels are every so-manieth of the
+    teacher's."""
+    sigma_max: float = 80.0
+    """The highest noise level,"""
+    sigma_min: float = 0.02
+    """and the teacher's lowest above 0."""
+
+    def __post_init__(self) -> None:
+        if len(self.guidance) != 2:
+            raise UserError(
+                f"sv3d.distill.guidance ({list(self.guidance)}) must be two numbers: at the front and back"
+            )
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise UserError(
+                f"sv3d.distill.sigma_min ({self.sigma_min}) must be above 0 and below sigma_max ({self.sigma_max})"
+            )
+        check_pieces(self.steps, self.teacher_steps)
+
+
+def check_pieces(steps: int | None, teacher_steps: int) -> None:
+    """Refuse a number of a student's steps that a teacher's do not make up.
+
+    Raises:
+        UserError: With both numbers.
+    """
+    if teacher_steps < 1 or (steps is not None and (steps < 1 or teacher_steps % steps)):
+        raise UserError(
+            f"sv3d.distill.steps ({steps}) must divide the teacher's steps ({teacher_steps}): give such a one, or null"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SV3DConfig:
     """Options of the task that learns view synthesis."""
 
@@ -54,6 +101,8 @@ class SV3DConfig:
     """Probability that the network is not told the photo's embedding; and, apart from it, the latent."""
     validation_steps: int = 8
     """Noise levels of the views that are sampled to validate, without guidance."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    """Learn from another view model instead of the truth."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop < 1:

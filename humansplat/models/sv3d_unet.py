@@ -92,6 +92,7 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
             beside them does not.
         norm_groups: Of the group norms. 32 groups of a narrow network's 32 channels would take every channel's mean
             away, and a person's colours with it.
+        sampling: How a network that was distilled is sampled, see ``pipelines.weights.ViewSampling``; None: anyhow.
 
     Raises:
         ValueError: If the widths of the embeddings do not go together.
@@ -115,6 +116,7 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
         num_frames: int = 21,
         latent_scaling: float = 0.18215,
         norm_groups: int = 32,
+        sampling: dict[str, object] | None = None,
     ) -> None:
         super().__init__(
             sample_size=sample_size,

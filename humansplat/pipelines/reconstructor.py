@@ -219,6 +219,7 @@ class Reconstructor:
             sampler=how.sampler,
             guidance=how.guidance,
             sigma_max=how.sigma_max,
+            sigma_min=how.sigma_min,
             decode=False,
         )
         return made.latents

@@ -18,7 +18,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from humansplat.errors import UserError
 from humansplat.models.autoencoder import decode_latents, encode_images
-from humansplat.models.edm import SIGMA_MAX, SIGMA_MIN, Denoise, karras_sigmas
+from humansplat.models.edm import SIGMA_MAX, Denoise
 from humansplat.models.edm_sampling import (
     Sampler,
     guidance_by_angle,
@@ -31,8 +31,11 @@ from humansplat.models.loading import load_part
 from humansplat.models.sv3d import CLIP_MEAN, CLIP_STD, SV3D, check_latents, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
 from humansplat.pipelines.cuda_graphs import CudaGraphs, Function
+from humansplat.pipelines.weights import ViewSampling, view_sampling
 from humansplat.structures.base import TensorStruct
 
+SAMPLING = ViewSampling(num_steps=25, sampler="dpm", guidance=(1.0, 2.5), sigma_max=SIGMA_MAX)
+"""Of weights that state nothing."""
 ORTHOGONAL = (0.0, math.pi / 2, math.pi, 3 * math.pi / 2)
 """Azimuths of the four views that the reconstruction takes, radians; the photo's first."""
 
@@ -122,10 +125,11 @@ class ViewSynthesizer(DiffusionPipeline):
         *,
         given: Mapping[int, Float[Tensor, "b 3 h w"]] | None = None,
         seeds: Sequence[int] = (0,),
-        num_steps: int = 25,
-        sampler: Sampler = "dpm",
-        guidance: tuple[float, float] = (1.0, 2.5),
-        sigma_max: float = SIGMA_MAX,
+        num_steps: int | None = None,
+        sampler: Sampler | None = None,
+        guidance: tuple[float, float] | None = None,
+        sigma_max: float | None = None,
+        sigma_min: float | None = None,
         decode: bool = True,
         one_pass: bool = True,
     ) -> SynthesizedViews:
@@ -138,10 +142,12 @@ class ViewSynthesizer(DiffusionPipeline):
             given: Photos of other views, by their places among the azimuths: taken as they are, like the first, and
                 the others are made to go with them.
             seeds: One for each photo, or one for all. A photo's views depend on its own seed only.
-            num_steps: Noise levels.
+            num_steps: Noise levels. This and the next four, where they are None, are what the weights state who were
+                distilled, otherwise :data:`SAMPLING`.
             sampler: ``euler``, ``heun`` (two evaluations a step) or ``dpm``.
             guidance: At the front and at the back; in between by angle. Equal to 1 both: the network runs once.
             sigma_max: Highest noise level.
+            sigma_min: Lowest above 0.
             decode: Make pictures too.
             one_pass: Run the network's two branches of guidance in one batch; otherwise one after the other, in
                 less memory.
@@ -172,13 +178,20 @@ class ViewSynthesizer(DiffusionPipeline):
         elevation = elevation.float().expand(len(image), -1)
         embedding = self._run("embed", self.image_encoder, self.model.embed_photo, photo)
         conditions = self.model.to_conditions(known[0], photo, azimuth, elevation, embedding)
-        denoise = self._denoiser(conditions, guidance_by_angle(azimuth, *guidance), guidance != (1.0, 1.0), one_pass)
+        how = self._sampling(
+            num_steps=num_steps, sampler=sampler, guidance=guidance, sigma_max=sigma_max, sigma_min=sigma_min
+        )
+        scale = guidance_by_angle(azimuth, *how.guidance)
+        denoise = self._denoiser(conditions, scale, how.guidance != (1.0, 1.0), one_pass)
         noise = unit_noise(seeds, (len(azimuths), *known[0].shape[1:]), device)
-        sigmas = karras_sigmas(num_steps, min(SIGMA_MIN, sigma_max), sigma_max)
-        latents = placed(sample(with_known(denoise, known), noise, sigmas, sampler), known)
+        latents = placed(sample(with_known(denoise, known), noise, how.sigmas(), how.sampler), known)
         images = self._decode(latents, photos) if decode else None
         self.maybe_free_model_hooks()
         return SynthesizedViews(latents=latents, images=images)
+
+    def _sampling(self, **asked: object) -> ViewSampling:
+        chosen = {name: value for name, value in asked.items() if value is not None}
+        return dataclasses.replace(stated_sampling(self.unet) or SAMPLING, **chosen)  # type: ignore[arg-type]
 
     def _denoiser(self, given: ViewConditions, scale: Tensor, guided: bool, one_pass: bool) -> Denoise:
         model, names = self.model, [field.name for field in dataclasses.fields(given)]
@@ -230,3 +243,13 @@ class ViewSynthesizer(DiffusionPipeline):
             for place, view in enumerate(latents.unbind(1))
         ]
         return torch.stack(views, dim=1)
+
+
+def stated_sampling(unet: SV3DUNet) -> ViewSampling | None:
+    """How a distilled network states that it is to be sampled; None of one that can be sampled anyhow.
+
+    Raises:
+        UserError: If what its configuration states is no such thing.
+    """
+    stated = unet.config.get("sampling")
+    return None if stated is None else view_sampling(stated, "the UNet's config.json, sampling")

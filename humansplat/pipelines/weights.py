@@ -16,12 +16,14 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 import humansplat
 from humansplat.errors import UserError
 from humansplat.io.atomic import replacing
 from humansplat.io.checksum import sha256_of
 from humansplat.misfits import check_tensors
+from humansplat.models.edm import SIGMA_MIN, karras_sigmas
 from humansplat.models.edm_sampling import Sampler
 
 CONFIG = "config.json"
@@ -46,6 +48,12 @@ class ViewSampling:
     """At the front and at the back; 1 is none."""
     sigma_max: float = 80.0
     """Highest noise level; SV3D's own sampler begins at 700, where steps are wasted."""
+    sigma_min: float = SIGMA_MIN
+    """Lowest above 0."""
+
+    def sigmas(self) -> Tensor:
+        """The noise levels, falling to 0."""
+        return karras_sigmas(self.num_steps, min(self.sigma_min, self.sigma_max), self.sigma_max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +130,9 @@ def view_sampling(values: object, where: str = "the command line") -> ViewSampli
             given["guidance"] = (float(front), float(back))
         sampling = ViewSampling(**given)
         sound = (
-            int(sampling.num_steps) >= 1 and float(sampling.sigma_max) > 0 and sampling.sampler in get_args(Sampler)
+            int(sampling.num_steps) >= 1
+            and min(float(sampling.sigma_max), float(sampling.sigma_min)) > 0
+            and sampling.sampler in get_args(Sampler)
         )
     except (TypeError, ValueError):
         sound = False

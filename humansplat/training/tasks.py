@@ -22,6 +22,10 @@ def make_task(config: TrainConfig) -> Task[PeoplePool, Any]:
             from humansplat.training.reconstruction_task import ReconstructionTask
 
             return ReconstructionTask(config)
+        case "sv3d" if config.sv3d.distill.teacher is not None:
+            from humansplat.training.view_distillation import ViewDistillation
+
+            return ViewDistillation(config)
         case "sv3d":
             from humansplat.training.view_task import ViewTask
 

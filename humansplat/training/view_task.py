@@ -17,7 +17,7 @@ from humansplat.metrics.generated_views import score_generated
 from humansplat.metrics.image import psnr
 from humansplat.models.autoencoder import decode_latents, encode_images, load_autoencoder
 from humansplat.models.edm import add_noise, karras_sigmas, lognormal_sigmas, loss_weight
-from humansplat.models.edm_sampling import sample, unit_noise, with_known
+from humansplat.models.edm_sampling import Sampler, sample, unit_noise, with_known
 from humansplat.models.sv3d import SV3D, build_image_encoder, check_latents, load_sv3d
 from humansplat.models.sv3d_unet import SV3DUNet
 from humansplat.training.graphs import ReplayedFunction
@@ -80,9 +80,10 @@ class ViewTask:
                 ``trainable``.
         """
         options = self.options
-        scaling = self.autoencoder.config["scaling_factor"]
-        model = build_sv3d(options, scaling) if options.weights is None else load_sv3d(options.weights)
+        scaling, weights = self.autoencoder.config["scaling_factor"], options.weights or options.distill.teacher
+        model = build_sv3d(options, scaling) if weights is None else load_sv3d(weights)
         check_latents(model.unet, self.autoencoder)
+        model.unet.register_to_config(sampling=None)  # of weights that were distilled; no longer true of these
         module = ViewDenoising(model.train())
         if options.trainable:
             chosen = trainable_names([name for name, _ in module.named_parameters()], options.trainable)
@@ -125,12 +126,11 @@ class ViewTask:
         for batch, start in _batches(pool):
             views = rig_views(batch)
             truth, clean = views.pictures, self._latents(views)
-            figures = score_generated(self._drawn(module.model, views, clean, start), truth, batch.images[:, :, 3])
-            noised = add_noise(clean, _noise(clean, start), clean.new_full((len(clean),), ONE_STEP_SIGMA))
-            told = truth[:, 0], views.azimuths, views.elevations
-            one_step = module.model.denoise(noised, clean.new_full((len(clean),), ONE_STEP_SIGMA), clean[:, 0], *told)
-            for name, latents in (("psnr_one_step", one_step.to(clean.dtype)), ("psnr_decoded", clean)):
-                figures[name] = psnr(self._decode(latents[:, 1:]), truth[:, 1:]).mean(dim=1)
+            drawn = self._drawn(module.model, views, clean, start)
+            masks = batch.images[:, :, 3]
+            figures = score_generated(self._shown(views, drawn), truth, masks)
+            figures["psnr_decoded"] = psnr(self._decode(clean[:, 1:]), truth[:, 1:]).mean(dim=1)
+            figures |= self._compared(module.model, views, clean, drawn, masks, start)
             for name, values in figures.items():
                 scores.setdefault(name, []).append(values)
         return {name: round(float(torch.cat(values).mean()), 4) for name, values in scores.items()}
@@ -140,7 +140,7 @@ class ViewTask:
         assert isinstance(module, ViewDenoising)
         views = rig_views(batch)
         drawn = self._drawn(module.model, views, self._latents(views), 0)
-        rows = torch.stack([views.pictures, drawn], dim=1)  # [b, 2, v, 3, h, w]
+        rows = torch.stack([views.pictures, self._shown(views, drawn)], dim=1)  # [b, 2, v, 3, h, w]
         return rows.permute(3, 0, 1, 4, 2, 5).flatten(4, 5).flatten(1, 3)
 
     def save_pretrained(self, module: nn.Module, folder: Path) -> None:
@@ -165,11 +165,27 @@ class ViewTask:
         return torch.stack([decode_latents(self.autoencoder, view).float() for view in latents.unbind(1)], dim=1)
 
     def _drawn(self, model: SV3D, views: TrainingViews, clean: Tensor, first_seed: int) -> Tensor:
-        """The photo and pictures of views that are sampled without guidance; noise by the person's place."""
+        """Latents of views that are sampled without guidance; noise by the person's place."""
         denoise = model.denoiser(clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations)
-        sigmas = karras_sigmas(self.options.validation_steps)
-        sampled = sample(with_known(denoise, {0: clean[:, 0]}), _noise(clean, first_seed), sigmas, "dpm")
-        return torch.cat([views.pictures[:, :1], self._decode(sampled[:, 1:])], dim=1)
+        sigmas, sampler = self._sampling()
+        return sample(with_known(denoise, {0: clean[:, 0]}), validation_noise(clean, first_seed), sigmas, sampler)
+
+    def _sampling(self) -> tuple[Tensor, Sampler]:
+        return karras_sigmas(self.options.validation_steps), "dpm"
+
+    def _shown(self, views: TrainingViews, latents: Tensor) -> Tensor:
+        """The photo, and pictures of the other views' latents."""
+        return torch.cat([views.pictures[:, :1], self._decode(latents[:, 1:])], dim=1)
+
+    def _compared(
+        self, model: SV3D, views: TrainingViews, clean: Tensor, drawn: Tensor, masks: Tensor, first_seed: int
+    ) -> dict[str, Tensor]:
+        """Figures of each person that tell where a loss comes from."""
+        sigma = clean.new_full((len(clean),), ONE_STEP_SIGMA)
+        noised = add_noise(clean, validation_noise(clean, first_seed), sigma)
+        told = clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations
+        one_step = self._decode(model.denoise(noised, sigma, *told).to(clean.dtype)[:, 1:])
+        return {"psnr_one_step": psnr(one_step, views.pictures[:, 1:]).mean(dim=1)}
 
 
 def trainable_names(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
@@ -226,5 +242,6 @@ def _batches(pool: PeoplePool) -> Iterator[tuple[PeopleBatch, int]]:
         yield pool.batch(some, some.new_zeros(len(some), 1), num_inputs=4), number * VALIDATION_BATCH
 
 
-def _noise(like: Tensor, first_seed: int) -> Tensor:
+def validation_noise(like: Tensor, first_seed: int) -> Tensor:
+    """Unit noise of the same shape, one seed a person."""
     return unit_noise(range(first_seed, first_seed + len(like)), tuple(like.shape[1:]), like.device)
