@@ -44,7 +44,8 @@ def test_each_row_is_a_run_that_differs_in_what_it_names(ablations, arguments, t
     assert main.reconstruction.model.window == 2
     assert configs["unlimited-0"].reconstruction.model.window == math.inf
     assert configs["nobody-2"].reconstruction.model.body == "none"
-    assert [name for name, config in configs.items() if config.reconstruction.hierarchical.weight > 0] == ["parts-0"]
+    weights = {name: config.reconstruction.hierarchical.weight for name, config in configs.items()}
+    assert {name: weight for name, weight in weights.items() if weight > 0} == {"parts-0": 1.0, "parts_light-0": 0.2}
     assert isinstance(configs["pixels-0"].reconstruction, ReconstructionConfig)
     equal = ("num_steps", "batch_size", "data", "optim", "init_from", "mixed_precision")
     for config in configs.values():
