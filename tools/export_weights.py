@@ -34,7 +34,12 @@ def main() -> int:
     )
     parser.add_argument("--photo-alone", action="store_true", help="with four, it learned to do with the photo's, too")
     parser.add_argument("--view-model", type=Path, help="folder of the trained view model, for --num-inputs 4")
-    parser.add_argument("--view-sampling", type=json.loads, default={}, help='as JSON, for example {"num_steps": 6}')
+    parser.add_argument(
+        "--view-sampling",
+        type=json.loads,
+        default={},
+        help='as JSON, for example {"num_steps": 6}; what it leaves out a distilled model states itself',
+    )
     parser.add_argument("--image-size", type=int, default=256, help="side of the crop it was trained with, pixels")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; files of these names are replaced")
     arguments = parser.parse_args()
@@ -49,8 +54,8 @@ def main() -> int:
         else:
             stated: dict[str, object] = {"photo_alone": True} if arguments.photo_alone else {}
             if arguments.view_model is not None:
-                export_view_model(arguments.view_model, arguments.out / VIEW_MODEL)
-                stated["view_sampling"] = asdict(view_sampling(arguments.view_sampling))
+                own = export_view_model(arguments.view_model, arguments.out / VIEW_MODEL)
+                stated["view_sampling"] = asdict(view_sampling(own | arguments.view_sampling))
             export(
                 arguments.vae,
                 arguments.reconstructor,
@@ -108,15 +113,20 @@ def export(
     _tell_sizes(out)
 
 
-def export_view_model(view_model: Path, out: Path) -> None:
+def export_view_model(view_model: Path, out: Path) -> dict[str, object]:
     """Load a view model strictly, and write it in float16.
+
+    Returns:
+        How it states that it is to be sampled, if it was distilled; otherwise nothing.
 
     Raises:
         UserError: If the folder lacks files or does not fit the classes.
     """
     from humansplat.models.sv3d import load_sv3d  # takes seconds
 
-    load_sv3d(view_model, torch.float16).save(out)
+    model = load_sv3d(view_model, torch.float16)
+    model.save(out)
+    return dict(model.unet.config.get("sampling") or {})
 
 
 def export_lifter(lifter: Path, out: Path) -> None:

@@ -151,7 +151,8 @@ class LatentsConfig:
     noised: float = 0.0
     """With normal noise added."""
     diffused: float = 0.0
-    """Noised, then denoised by ``view_model``, in ``denoising_steps``."""
+    """Noised, then denoised by ``view_model``, in ``denoising_steps``. A view model that was distilled into few steps
+    makes them from noise alone, in its own."""
     missing: float = 0.0
     """The network is given the photo's alone."""
     sigma_mean: float = 0.03

@@ -17,7 +17,7 @@ from humansplat import draws
 from humansplat.config import ReconstructionConfig
 from humansplat.data.people import PeopleBatch
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
-from humansplat.models.edm import RHO, SIGMA_MIN, Denoise, LatentDenoiser, add_noise, karras_sigmas, lognormal_sigmas
+from humansplat.models.edm import RHO, Denoise, LatentDenoiser, add_noise, lognormal_sigmas
 from humansplat.models.edm_sampling import sample, unit_noise, with_known
 from humansplat.pipelines.weights import ViewSampling
 from humansplat.training.view_jitter import rig_views
@@ -49,6 +49,8 @@ class LatentSource(nn.Module):
         self.options = options
         self.autoencoder = None if options.space == "pixel" else load_autoencoder(options.autoencoder)
         self.view_model = None if self.autoencoder is None else _load_view_model(options, self.autoencoder)
+        self.view_sampling = _stated_sampling(self.view_model)
+        """Of a distilled view model, which guesses from noise alone, as at inference; of others None."""
 
     @property
     def channels(self) -> int:
@@ -64,10 +66,8 @@ class LatentSource(nn.Module):
         given = self.clean(batch)
         if self.view_model is None:
             return given
-        how, photo = ViewSampling(), given.values[:, 0]
         noise = unit_noise([0] * len(given.values), tuple(given.values.shape[1:]), given.values.device)
-        levels = karras_sigmas(how.num_steps, SIGMA_MIN, how.sigma_max)
-        made = sample(with_known(self._denoiser(batch, photo), {0: photo}), noise, levels, how.sampler)
+        made = self._sample(noise, given.values[:, 0], batch, self.view_sampling or ViewSampling())
         return GivenLatents(torch.cat([given.values[:, :1], made[:, 1:]], dim=1), None)
 
     def mixed(self, batch: PeopleBatch, generator: torch.Generator) -> GivenLatents:
@@ -87,10 +87,14 @@ class LatentSource(nn.Module):
         kind = self._kinds(count, generator)
         if shares.noised > 0 or shares.diffused > 0:
             sigma = lognormal_sigmas(count, shares.sigma_mean, shares.sigma_std, generator)
-            noised = add_noise(values, draws.normal(generator, *values.shape), sigma)
+            noise = draws.normal(generator, *values.shape)
+            noised = add_noise(values, noise, sigma)
             others = torch.where(_at(kind == KINDS.index("noised")), noised, values)
             if self.view_model is not None:
-                guessed = self._denoise(noised, sigma, values[:, 0], batch)
+                if self.view_sampling is None:
+                    guessed = self._denoise(noised, sigma, values[:, 0], batch)
+                else:
+                    guessed = self._sample(noise, values[:, 0], batch, self.view_sampling)
                 others = torch.where(_at(kind == KINDS.index("diffused")), guessed.to(values.dtype), others)
             values = torch.cat([values[:, :1], others[:, 1:]], dim=1)
         known = (kind != KINDS.index("missing"))[:, None].repeat(1, values.shape[1])
@@ -119,6 +123,11 @@ class LatentSource(nn.Module):
             self.autoencoder.to(memory_format=torch.channels_last)
             self.autoencoder.encoder.compile(dynamic=False)
 
+    def _sample(self, noise: Tensor, photo_latent: Tensor, batch: PeopleBatch, how: ViewSampling) -> Tensor:
+        """All views from noise, as at inference."""
+        denoise = with_known(self._denoiser(batch, photo_latent), {0: photo_latent})
+        return sample(denoise, noise, how.sigmas(), how.sampler)
+
     def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
         """Euler's steps from each person's own noise level down; levels fall evenly to the power of 1 / rho."""
         denoise = with_known(self._denoiser(batch, photo_latent), {0: photo_latent})
@@ -146,6 +155,15 @@ def _load_view_model(options: ReconstructionConfig, autoencoder: AutoencoderKL) 
     view_model = load_sv3d(folder)
     check_latents(view_model.unet, autoencoder)
     return view_model
+
+
+def _stated_sampling(view_model: LatentDenoiser | None) -> ViewSampling | None:
+    if view_model is None:
+        return None
+    from humansplat.models.sv3d import SV3D
+    from humansplat.pipelines.view_synthesis import stated_sampling
+
+    return stated_sampling(view_model.unet) if isinstance(view_model, SV3D) else None
 
 
 def _at(chosen: Bool[Tensor, " b"]) -> Bool[Tensor, "b 1 1 1 1"]:

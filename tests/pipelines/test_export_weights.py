@@ -44,7 +44,8 @@ def test_a_reconstructor_is_exported_with_its_autoencoder(export, tiny_weights, 
 
 
 def test_a_view_model_goes_along(export, tiny_weights, make_tiny_sv3d, tmp_path):
-    model = SV3D(make_tiny_sv3d(latent_scaling=1.0), build_image_encoder(16, 1, 2, 16, image_size=32))
+    unet = make_tiny_sv3d(latent_scaling=1.0, sampling={"num_steps": 3, "sampler": "euler"})  # as of a distilled one
+    model = SV3D(unet, build_image_encoder(16, 1, 2, 16, image_size=32))
     model.save(tmp_path / "views")
     source = ["--vae", tiny_weights / "vae", "--reconstructor", tiny_weights / "reconstructor"]
     with pytest.raises(SystemExit):
@@ -54,7 +55,7 @@ def test_a_view_model_goes_along(export, tiny_weights, make_tiny_sv3d, tmp_path)
     found = find_weights(tmp_path / "out")
     assert found.has_view_model
     assert found.photo_alone
-    assert found.view_sampling == ViewSampling(guidance=(1.0, 2.0))
+    assert found.view_sampling == ViewSampling(num_steps=3, sampler="euler", guidance=(1.0, 2.0))
     state = load_file(tmp_path / "out" / "view_model" / "image_encoder" / "model.safetensors")
     assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float16}
     Reconstructor.from_pretrained(tmp_path / "out", "cpu").check_views("diffusion")

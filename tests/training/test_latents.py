@@ -21,6 +21,7 @@ from humansplat.geometry.projection import elevations, intrinsics, look_at
 from humansplat.models.autoencoder import build_autoencoder, encode_images, on_white
 from humansplat.models.edm import LatentDenoiser
 from humansplat.models.sv3d import SV3D, build_image_encoder
+from humansplat.pipelines.weights import ViewSampling
 from humansplat.structures import Cameras
 from humansplat.training.latents import LatentSource
 from humansplat.training.reconstruction_task import ReconstructionTask
@@ -131,6 +132,16 @@ def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
         validated = made.validated(batch).values
     torch.testing.assert_close(validated[:, 0], truth[:, 0], rtol=0, atol=0)
     torch.testing.assert_close(validated[:2], validated[2:], atol=1e-4, rtol=1e-4)  # the same people
+    # One that was distilled begins with noise alone: the true unseen views make no difference.
+    made.view_sampling = ViewSampling(num_steps=1, sampler="euler")
+    other_views = torch.cat([batch.images[:, :1], batch.images[:, 1:].flip(-1)], dim=1)
+    with torch.no_grad():
+        of_noise = [
+            made.mixed(some, torch.Generator().manual_seed(0)).values
+            for some in (batch, replace(batch, images=other_views))
+        ]
+    assert torch.equal(*of_noise)
+    assert not torch.equal(of_noise[0], values)
     for folder, complaint in (("no", "unet"), ("other", "scales latents by 1.0, the UNet expects 0.18215")):
         other = replace(latents, view_model=tmp_path / folder)
         with pytest.raises(UserError, match=complaint):
