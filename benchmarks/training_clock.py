@@ -33,15 +33,18 @@ class Marks:
             moment = time.perf_counter()
         self._moments.append((name, moment))
 
-    def parts(self) -> dict[str, float]:
-        """Milliseconds of :data:`PARTS` since the last call; waits for the device."""
+    def times(self) -> list[tuple[str, float]]:
+        """Milliseconds of all marks since the last call, from some moment on; waits for the device."""
         moments, self._moments = self._moments, []
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             first = moments[0][1]
-            times = [(name, first.elapsed_time(moment)) for name, moment in moments]
-        else:
-            times = [(name, 1000 * moment) for name, moment in moments]
+            return [(name, first.elapsed_time(moment)) for name, moment in moments]
+        return [(name, 1000 * moment) for name, moment in moments]
+
+    def parts(self) -> dict[str, float]:
+        """Milliseconds of :data:`PARTS` since the last call; waits for the device."""
+        times = self.times()
         last = dict(times)  # of marks that come several times the last counts
         encode = sum(t for name, t in times if name == "encoded") - sum(t for name, t in times if name == "encode")
         points = [
