@@ -303,8 +303,9 @@ def evaluate(
         limit: Only the first so many people.
         device: auto takes an NVIDIA GPU where there is one.
     """
-    from humansplat.evaluation import METRICS, SIDES
-    from humansplat.evaluation import evaluate as score
+    from humansplat.evaluation.evaluate import evaluate as score
+    from humansplat.metrics.scores import METRICS
+    from humansplat.metrics.views import SIDES
     from humansplat.pipelines.reconstructor import Reconstructor
 
     metrics = score(Reconstructor.from_pretrained(model, device), data, out, bodies=bodies, views=views, limit=limit)

@@ -14,16 +14,10 @@ from humansplat.data.dataset import PeoplePool
 from humansplat.data.format import PersonRecord, manifest_line, write_person
 from humansplat.data.people import BodyTemplate
 from humansplat.errors import UserError
-from humansplat.evaluation import (
-    Subject,
-    evaluate,
-    moved,
-    perturbed_body,
-    read_subject,
-    rotation_between,
-    score_views,
-    summary,
-)
+from humansplat.evaluation.bodies import moved, perturbed_body, rotation_between
+from humansplat.evaluation.evaluate import evaluate
+from humansplat.evaluation.scoring import score_views, summary
+from humansplat.evaluation.subjects import Subject, read_subject
 from humansplat.geometry.projection import intrinsics, look_at, orbit, project
 from humansplat.metrics.views import SIDES
 from humansplat.render import render_gaussians
