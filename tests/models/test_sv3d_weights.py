@@ -161,7 +161,7 @@ def test_sv3d_u_is_recognised(make_tiny_sv3d, tiny):
 def test_from_svd_it_begins_as_svd_is(tiny, rng, tmp_path):
     """Whatever the angles: SVD at its usual frame rate and motion, with the published epsilons."""
     arguments = config_of(tiny) | {"projection_class_embeddings_input_dim": 96}
-    del arguments["latent_scaling"], arguments["norm_groups"]
+    del arguments["latent_scaling"], arguments["norm_groups"], arguments["sampling"]
     svd = UNetSpatioTemporalConditionModel(**arguments).eval().requires_grad_(False)
     svd.save_pretrained(tmp_path)
     unet = load_unet(tmp_path).requires_grad_(False)

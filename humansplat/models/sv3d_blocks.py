@@ -1,0 +1,131 @@
+"""SV3D's residual blocks and transformers, computed with the views side by side.
+
+The modules are diffusers', which settles the names and shapes of their tensors. What is computed with them is the
+same, in fewer and cheaper operations:
+
+- pictures lie in memory channels last, so that a transformer's tokens are the same memory, and so are a view's
+  pixels [b, c, v, g * g2] for the convolution over views, which is one over a picture of v rows then;
+- attention to a single token is that token's value, whatever asks.
+
+Shapes: b batch, v views, n = b * v, c channels, g and g2 cells on the sides of a picture, e the embedding's width.
+"""
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, SpatioTemporalResBlock, TemporalResnetBlock
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from torch import Tensor, nn
+
+
+class ViewConv(nn.Conv3d):
+    """A convolution over views, of pictures [b, c, v, g * g2]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve every pixel with the same one of the neighbouring views."""
+        return F.conv2d(input, self.weight[..., 0], self.bias, padding=(1, 0))
+
+
+class Share(AlphaBlender):
+    """The share of what was computed picture by picture in a blend with what was computed over views."""
+
+    def forward(self) -> Tensor:
+        """A number between 0 and 1, [1]."""
+        return torch.sigmoid(self.mix_factor)
+
+
+class ViewResidualBlock(SpatioTemporalResBlock):
+    """A residual block of each picture, then one over the views, blended."""
+
+    def forward(self, hidden_states: Tensor, temb: Tensor, image_only_indicator: Tensor) -> Tensor:
+        """Compute what diffusers' does; ``hidden_states`` [n, c, g, g2], ``temb`` [n, e]."""
+        views = image_only_indicator.shape[-1]
+        activated = F.silu(temb)
+        spatial = self.spatial_res_block
+        shortcut = hidden_states if spatial.conv_shortcut is None else spatial.conv_shortcut(hidden_states)
+        pictures = shortcut + _change(spatial, hidden_states, spatial.time_emb_proj(activated)[..., None, None])
+
+        columns = pictures.unflatten(0, (-1, views)).transpose(1, 2).flatten(-2)  # [b, c, v, g * g2]
+        over_views = self.temporal_res_block
+        added = over_views.time_emb_proj(activated).unflatten(0, (-1, views)).transpose(1, 2)[..., None]
+        change = _change(over_views, columns, added)
+        # The blend of the pictures and of the pictures with a change is the pictures with a part of the change.
+        blended = torch.addcmul(columns, change, 1 - self.time_mixer().to(change.dtype))
+        return blended.transpose(1, 2).flatten(0, 1).unflatten(-1, pictures.shape[-2:])
+
+
+class ViewTransformer(TransformerSpatioTemporalModel):
+    """Layers of attention within each picture, each followed by one over the views of each pixel, blended."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        image_only_indicator: Tensor,
+        return_dict: bool = False,
+    ) -> tuple[Tensor]:
+        """Compute what diffusers' does; ``hidden_states`` [n, c, g, g2], ``encoder_hidden_states`` [n, t, d]."""
+        shape, views = hidden_states.shape, image_only_indicator.shape[-1]
+        tokens = self.proj_in(self.norm(hidden_states).permute(0, 2, 3, 1).flatten(1, 2))  # [n, g * g2, c]
+        places = self.time_proj(torch.arange(views, device=tokens.device)).to(tokens.dtype)
+        place = self.time_pos_embed(places)[:, None]  # [v, 1, c]
+        first = encoder_hidden_states[::views]  # all views have the same
+        share = self.time_mixer().to(tokens.dtype)
+        for layer, over_views in zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True):
+            tokens = _within_pictures(layer, tokens, encoder_hidden_states)
+            side_by_side = tokens.unflatten(0, (-1, views))  # [b, v, g * g2, c]
+            mixed = _over_views(over_views, side_by_side + place, first)
+            tokens = torch.lerp(mixed, side_by_side, share).flatten(0, 1)
+        change = self.proj_out(tokens).unflatten(1, shape[-2:]).permute(0, 3, 1, 2)
+        return (hidden_states + change,)
+
+
+OURS: dict[type[nn.Module], type[nn.Module]] = {
+    SpatioTemporalResBlock: ViewResidualBlock,
+    TransformerSpatioTemporalModel: ViewTransformer,
+    AlphaBlender: Share,
+    nn.Conv3d: ViewConv,
+}
+"""What takes the place of diffusers' classes."""
+
+
+def _change(block: ResnetBlock2D | TemporalResnetBlock, hidden: Tensor, added: Tensor) -> Tensor:
+    """What a residual block adds to its input."""
+    change = block.conv1(F.silu(block.norm1(hidden)))
+    return block.conv2(F.silu(block.norm2(change + added)))
+
+
+def _within_pictures(layer: BasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:
+    """A layer of attention within pictures, tokens [n, p, c] of p pixels."""
+    tokens = tokens + _self_attention(layer.attn1, layer.norm1(tokens))
+    tokens = tokens + _from_photo(layer, tokens, photo)
+    return tokens + layer.ff(layer.norm3(tokens))
+
+
+def _over_views(layer: TemporalBasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:
+    """A layer of attention over the views of each pixel, tokens [b, v, p, c]."""
+    tokens = tokens + layer.ff_in(layer.norm_in(tokens))
+    attended = _self_attention(layer.attn1, layer.norm1(tokens).transpose(1, 2).flatten(0, 1))  # [b * p, v, c]
+    tokens = tokens + attended.unflatten(0, (len(tokens), -1)).transpose(1, 2)
+    tokens = tokens + _from_photo(layer, tokens, photo)
+    return tokens + layer.ff(layer.norm3(tokens))
+
+
+def _self_attention(attention: Attention, tokens: Tensor) -> Tensor:
+    query, key, value = (
+        project(tokens).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for project in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    attended = F.scaled_dot_product_attention(query, key, value)
+    return attention.to_out[0](attended.transpose(1, 2).flatten(2))
+
+
+def _from_photo(layer: BasicTransformerBlock | TemporalBasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:
+    """What attention to the photo's tokens [m, t, d] adds to tokens [m, ..., c], or what it adds to any of them."""
+    attention = layer.attn2
+    if photo.shape[1] == 1 and not torch.is_grad_enabled():
+        value = attention.to_out[0](attention.to_v(photo))
+        return value.view(len(photo), *(1 for _ in tokens.shape[1:-1]), -1)
+    # While training too: queries and keys then have gradients, of zero, and no part of the network is without.
+    return attention(layer.norm2(tokens).flatten(1, -2), photo).view_as(tokens)
