@@ -22,14 +22,18 @@ class AveragedWeights:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._parameters = dict(module.named_parameters())
-        self._averages = {name: p.detach().float().clone() for name, p in self._parameters.items()}
+        self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        # What is not trained is its own average: a copy of a frozen billion would take gigabytes and a pass over them.
+        self._averages = {
+            name: p.detach().float().clone() if p.requires_grad else p.detach()
+            for name, p in module.named_parameters()
+        }
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters after step ``step`` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages = [local(average) for average in self._averages.values()]
+        averages = [local(self._averages[name]) for name in self._parameters]
         torch._foreach_lerp_(averages, [local(p).float() for p in self._parameters.values()], 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
