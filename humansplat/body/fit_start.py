@@ -18,7 +18,7 @@ from humansplat.body.fit_freedoms import PoseSpace
 from humansplat.body.fit_landmarks import balance_row
 from humansplat.body.fit_terms import FOCAL
 from humansplat.body.landmarks import MIRRORED_LANDMARKS
-from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_between
 from humansplat.structures import LiftedMarkers
 
 
@@ -156,7 +156,7 @@ def limb_angles(
     upper, lower = (F.normalize((end - start) @ root, dim=0) for start, end in ((a, b), (b, c)))
     rest_a, rest_b, rest_c = (rest[name] for name in limb.joints)
     rest_upper, rest_lower = F.normalize(rest_b - rest_a, dim=0), F.normalize(rest_c - rest_b, dim=0)
-    swing = shortest_turn(rest_upper, upper)
+    swing = rotation_between(rest_upper, upper)
     vector = matrix_to_axis_angle(swing)
     axes = space.swing[joint_index(limb.joints[0])]
     angles = {name: axes[:, space.index[name]] @ vector for name in limb.swings}
@@ -175,16 +175,6 @@ def limb_angles(
     twist = angle * torch.sign(axis @ rest_upper) * certainty
     angles[limb.twist] = torch.minimum(torch.maximum(twist, space.lower[column]), space.upper[column])
     return angles
-
-
-def shortest_turn(a: Float[Tensor, "3"], b: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
-    """The rotation of least angle that takes unit vector ``a`` to ``b``."""
-    axis = torch.linalg.cross(a, b)
-    sine, cosine = axis.norm(), a @ b
-    if sine < 1e-6:  # parallel, or opposite: then any axis across will do
-        across = F.normalize(torch.linalg.cross(a, a.roll(1) + 0.1), dim=0)
-        return axis_angle_to_matrix(across * (0.0 if cosine > 0 else math.pi))
-    return axis_angle_to_matrix(axis / sine * torch.atan2(sine, cosine))
 
 
 def start_angles(

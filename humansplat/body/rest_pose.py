@@ -8,11 +8,10 @@ elsewhere inside the limbs; so each limb is turned to point at the place of the 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from humansplat.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from humansplat.geometry.rotations import matrix_to_axis_angle, rotation_between
 
 HEIGHT = 1.6962
 """Of the default body's mean adult, metres."""
@@ -57,16 +56,9 @@ def rest_rotations(names: Sequence[str], parents: Sequence[int], joints: Float[T
             ends, (x, y, z) = _AIMS[base]
             end = next(names.index(f"{side}_{end}") for end in ends if f"{side}_{end}" in names)
             target = torch.tensor([x if side == "left" else -x, y, z])
-            turned = turn_onto(above @ (joints[end] - joints[index]), target - placed[index]) @ above
+            turned = rotation_between(above @ (joints[end] - joints[index]), target - placed[index]) @ above
         elif base == "ankle":  # feet stay flat on the ground
             turned = torch.eye(3)
         world.append(turned)
         local.append(matrix_to_axis_angle(above.T @ turned))
     return torch.stack(local)
-
-
-def turn_onto(direction: Float[Tensor, "3"], target: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
-    """The smallest rotation that takes one direction to another."""
-    axis = torch.linalg.cross(direction, target)
-    angle = torch.atan2(axis.norm(), direction @ target)
-    return axis_angle_to_matrix(F.normalize(axis, dim=0) * angle)

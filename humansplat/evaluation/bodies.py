@@ -12,7 +12,7 @@ from humansplat.body.perturbation import noised_body
 from humansplat.capture.capture import Capture, capture_person
 from humansplat.evaluation.subjects import Subject
 from humansplat.geometry.projection import project, to_camera, unproject
-from humansplat.geometry.rotations import axis_angle_to_matrix
+from humansplat.geometry.rotations import rotation_between
 from humansplat.pipelines.reconstructor import Reconstructor
 from humansplat.structures import Cameras, PosedBody
 
@@ -67,10 +67,3 @@ def moved(body: PosedBody, camera: Cameras, capture: Capture, truth: PosedBody, 
         return place + scale * (points - body.joints[0]) @ to_world.mT
 
     return replace(body, vertices=carry(body.vertices), joints=carry(body.joints), parameters=None)
-
-
-def rotation_between(a: Float[Tensor, "3"], b: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
-    """The smallest rotation that takes the direction of ``a`` to that of ``b``; they must not be opposite."""
-    axis = torch.linalg.cross(a, b)
-    angle = torch.atan2(axis.norm(), a @ b)
-    return axis_angle_to_matrix(axis / axis.norm().clamp(min=1e-12) * angle)

@@ -1,5 +1,7 @@
 """Rotations as matrices, axis-angle vectors, quaternions and the 6D form. Any leading batch axes."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -26,6 +28,21 @@ def axis_angle_to_matrix(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*b
     turn = (angle.sin() / angle) * cross + ((1 - angle.cos()) / squared) * (cross @ cross)
     turn.diagonal(dim1=-2, dim2=-1).add_(1)
     return turn
+
+
+def rotation_between(a: Float[Tensor, "3"], b: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
+    """The rotation of least angle that takes the direction of ``a`` to that of ``b``; half a turn if opposite.
+
+    Example:
+        >>> rotation_between(torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]))[2, 0].item()
+        1.0
+    """
+    axis = torch.linalg.cross(a, b)
+    sine, cosine = axis.norm(), a @ b
+    if sine > 1e-6 * torch.hypot(sine, cosine):
+        return axis_angle_to_matrix(axis / sine * torch.atan2(sine, cosine))
+    across = torch.linalg.cross(a, F.one_hot(a.abs().argmin(), 3).to(a))
+    return axis_angle_to_matrix(F.normalize(across, dim=0) * (0.0 if cosine > 0 else math.pi))
 
 
 def skew(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from humansplat.body.parts import NUM_PARTS, makehuman_joint_part
-from humansplat.body.rest_pose import HEIGHT, turn_onto
+from humansplat.body.rest_pose import HEIGHT
 from humansplat.body.smpl import SmplBody
 from humansplat.body.smpl_files import SmplFile
-from humansplat.geometry.rotations import matrix_to_axis_angle
+from humansplat.geometry.rotations import matrix_to_axis_angle, rotation_between
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def t_pose(body):
         for side, x in (("L", 1.0), ("R", -1.0)):
             index = names.index(f"{joint}.{side}")
             bone = above[side] @ (joints[names.index(f"{end}.{side}")] - joints[index])
-            turned = turn_onto(bone, torch.tensor([x, 0.0, 0.0])) @ above[side]
+            turned = rotation_between(bone, torch.tensor([x, 0.0, 0.0])) @ above[side]
             parameters["rotations"][index] = matrix_to_axis_angle(above[side].T @ turned)
             above[side] = turned
     return body.pose(parameters)

@@ -14,11 +14,12 @@ from humansplat.data.dataset import PeoplePool
 from humansplat.data.format import PersonRecord, manifest_line, write_person
 from humansplat.data.people import BodyTemplate
 from humansplat.errors import UserError
-from humansplat.evaluation.bodies import moved, perturbed_body, rotation_between
+from humansplat.evaluation.bodies import moved, perturbed_body
 from humansplat.evaluation.evaluate import evaluate
 from humansplat.evaluation.scoring import score_views, summary
 from humansplat.evaluation.subjects import Subject, read_subject
 from humansplat.geometry.projection import intrinsics, look_at, orbit, project
+from humansplat.geometry.rotations import rotation_between
 from humansplat.metrics.views import SIDES
 from humansplat.render import render_gaussians
 from humansplat.structures import Cameras, Gaussians
@@ -240,13 +241,6 @@ def test_a_fit_with_another_lens_still_covers_the_person(body, cameras):
     before, _ = project(body.vertices, other.viewmats, other.Ks)
     after, _ = project(placed.vertices, true_camera.viewmats, true_camera.Ks)
     assert (before - after).norm(dim=-1).max() < 1.0  # pixels
-
-
-def test_rotations_between_directions(rng):
-    for a, b in torch.randn(20, 2, 3, generator=rng):
-        turned = rotation_between(a, b) @ a
-        torch.testing.assert_close(turned / turned.norm(), b / b.norm(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(rotation_between(UP, 2 * UP), torch.eye(3))
 
 
 def test_folders_without_people_or_novel_views_are_refused(people, tiny_reconstructor, tmp_path, body, cameras):

@@ -77,3 +77,12 @@ def test_any_six_numbers_give_a_rotation(rng):
     matrix = rot.rotation_6d_to_matrix(torch.randn(2, 30, 6, generator=rng))
     torch.testing.assert_close(matrix @ matrix.mT, torch.eye(3).expand_as(matrix), atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(2, 30), atol=1e-5, rtol=0)
+
+
+def test_rotations_between_directions(rng):
+    for a, b in torch.randn(20, 2, 3, generator=rng):
+        turned = rot.rotation_between(a, b) @ a
+        torch.testing.assert_close(turned / turned.norm(), b / b.norm(), atol=1e-5, rtol=0)
+    for a in (torch.tensor([0.0, 1.0, 0.0]), torch.ones(3)):
+        torch.testing.assert_close(rot.rotation_between(a, 2 * a), torch.eye(3))
+        torch.testing.assert_close(rot.rotation_between(a, -2 * a) @ a, -a, atol=1e-5, rtol=0)
