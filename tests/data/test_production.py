@@ -37,6 +37,12 @@ def test_a_process_that_dies_costs_one_person(tmp_path: Path):
     assert names(tmp_path) == ["a", "b", "c"]
 
 
+def test_several_processes_leave_people_in_order(tmp_path: Path):
+    people = list("hgfedcba")
+    assert list(run(tmp_path, people, workers=2)) == people
+    assert names(tmp_path) == people
+
+
 def test_the_manifest_is_in_order_whatever_failed_before(tmp_path: Path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "meta.json").write_text('{"split": "train", "seed": 1, "flags": ["b"]}\n')
