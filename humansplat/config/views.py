@@ -46,7 +46,7 @@ class DistillConfig:
     """Of the teacher: at the front and at the back."""
     steps: int | None = 4
     """Of the student; null: the guidance is learned alone, at all noise levels, for any number of steps."""
-    teacher_steps: int = 24
+    teacher_steps: int = 12
     """From noise to latents, a multiple of ``steps``. The student's noise levels are every so-manieth of the
     teacher's."""
     sigma_max: float = 80.0

@@ -131,7 +131,7 @@ def test_a_student_learns_and_says_how_it_is_sampled(make, folder, pool, tmp_pat
 
 
 def test_mistakes_are_refused(make):
-    with pytest.raises(UserError, match=r"steps \(5\) must divide the teacher's steps \(24\)"):
+    with pytest.raises(UserError, match=r"steps \(5\) must divide the teacher's steps \(12\)"):
         make(steps=5)
     with pytest.raises(UserError, match="guidance .* two numbers"):
         make(guidance=(1.0,))
