@@ -1,24 +1,31 @@
 """Judge a view model on people whose every side is known: the ladder of samplers and steps, and who comes off how.
 
-python benchmarks/view_quality.py MODEL DATA --out DIR [--vae DIR] [--people 64] [--device cuda|cpu] [--quick]
+python benchmarks/view_quality.py MODEL DATA --out DIR [--student MODEL] [--vae DIR] [--people 64] [--quick] [...]
 
 MODEL is a folder of weights with ``view_model/`` and ``vae/``, or what training view synthesis leaves (then give
-``--vae``). DIR gets ``ladder.md``, ``ladder.png`` (with matplotlib), ``sheet.png`` (for each of the best and the worst
-four people the true views above, the generated below) and ``figures.json``. Every sampling of a person begins at the
-same noise, by the person's place. Seconds are of one photo to latents, the median of five calls after two that warm
-up; what each column means is in ``humansplat.metrics.generated_views``. The first row is the autoencoder's own
-limit: the true latents, decoded.
+``--vae``). A student is another view model of the same latents, distilled from the first, and is sampled as its
+weights state. DIR gets ``ladder.md``, ``ladder.png`` (with matplotlib), ``figures.json``, and ``sheet.png``: a row for
+each of the best and the worst four people of the rung that is chosen, with the photo, the true left, back and right,
+and those of 25 steps with guidance, of the chosen rung and of the student. Every sampling of a person begins at the
+same noise, by the person's place. Seconds are of one photo to latents, on a GPU replayed from CUDA graphs, the median
+of five calls after two that warm up (on a CPU one call); what the columns mean is in
+``humansplat.metrics.generated_views``, and ``against`` is ``psnr_box`` less that of 25 steps with guidance. The first
+row is the autoencoder's own limit: the true latents, decoded.
 """
 
 import argparse
 import json
+import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from humansplat.body.models import load_body_model
@@ -26,17 +33,20 @@ from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import BodyTemplate
 from humansplat.io.images import to_bytes, write_png
 from humansplat.metrics.generated_views import score_generated
-from humansplat.models.autoencoder import decode_latents, encode_images
+from humansplat.models.autoencoder import decode_latents, encode_images, load_autoencoder
 from humansplat.models.edm_sampling import Sampler
 from humansplat.models.sv3d import load_sv3d
 from humansplat.pipelines.preview import labelled, side_by_side, stacked
-from humansplat.pipelines.view_synthesis import ViewSynthesizer
+from humansplat.pipelines.view_synthesis import ViewSynthesizer, stated_sampling
 from humansplat.pipelines.weights import VIEW_MODEL
 from humansplat.training.view_jitter import TrainingViews, rig_views
 
-BATCH = 8
+BATCH = {"cuda": 32, "cpu": 8}
+"""People at once."""
+CALLS = {"cuda": (2, 5), "cpu": (0, 1)}
+"""Of one photo: to warm up, and to time."""
 SHOWN = 4
-COLUMNS = ("psnr", "psnr_box", "ssim_box", "psnr_box_left", "psnr_box_back", "psnr_box_right")
+COLUMNS = ("psnr", "psnr_box", "ssim_box", "sharpness", "psnr_box_left", "psnr_box_back", "psnr_box_right")
 AGREEMENT = ("front_back_color", "neighbour_color", "neighbour_height")
 
 
@@ -49,32 +59,45 @@ class Setting:
     back: float = 1.0
     """Guidance at the back."""
     sigma_max: float = 80.0
+    sigma_min: float = 0.02
+    student: bool = False
 
     @property
-    def evaluations(self) -> int:
-        """Of the network, both branches of guidance counted."""
-        return (2 * self.steps - 1 if self.sampler == "heun" else self.steps) * (2 if self.back != 1 else 1)
+    def label(self) -> str:
+        """How the rung is called."""
+        guided = f"guidance {self.back:g}" if self.back != 1 else "no guidance"
+        levels = f"sigma {self.sigma_max:g} to {self.sigma_min:g}"
+        return f"{'student: ' if self.student else ''}{self.sampler} {self.steps}, {guided}, {levels}"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of :class:`ViewSynthesizer`."""
+        return {
+            "num_steps": self.steps,
+            "sampler": self.sampler,
+            "guidance": (1.0, self.back),
+            "sigma_max": self.sigma_max,
+            "sigma_min": self.sigma_min,
+        }
 
 
-BASE = Setting("euler", 25, 2.5, 700.0)
-"""SV3D's own sampler, which the others are compared with."""
+BASE = Setting("dpm", 25, 2.5, 700.0, 0.002)
+"""25 steps with guidance, between SV3D's own noise levels: what the others are compared with."""
 CHOSEN = Setting("dpm", 8)
 LADDER = (
     BASE,
-    Setting("euler", 25),
-    Setting("dpm", 25, 2.5),
-    Setting("dpm", 12, 2.5),
-    Setting("dpm", 12),
+    Setting("euler", 25, 2.5, 700.0, 0.002),
+    Setting("euler", 25, 1.0, 700.0, 0.002),
+    *(Setting("dpm", steps, back) for steps in (25, 12, 8, 6, 4) for back in (2.5, 1.5, 1.0)),
+    Setting("dpm", 8, 1.0, 700.0, 0.002),
+    Setting("dpm", 8, 1.0, 80.0, 0.002),
+    Setting("dpm", 8, 1.0, 20.0),
     Setting("heun", 6),
-    Setting("dpm", 8, 1.5),
-    CHOSEN,
-    Setting("dpm", 8, sigma_max=700.0),
-    Setting("dpm", 6),
-    Setting("dpm", 4),
     Setting("euler", 4),
     Setting("dpm", 2),
     Setting("euler", 1),
 )
+SHORT = (BASE, CHOSEN)
 
 
 def main() -> None:
@@ -83,37 +106,60 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--vae", type=Path, help="folder of the autoencoder, where MODEL has none")
+    parser.add_argument("--student", type=Path, help="folder of the distilled view model")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--people", type=int, default=64)
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="two rungs only, to try the script")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no rung begins later than that")
+    parser.add_argument("--quick", action="store_true", help="two rungs and the student's")
     arguments = parser.parse_args()
-    synthesizer = load(arguments.model, arguments.vae).to(arguments.device)
+    began = time.monotonic()
+    vae = arguments.vae or arguments.model / "vae"
+    models = {False: load(arguments.model, vae).to(arguments.device)}
+    rungs = SHORT if arguments.quick else LADDER
+    if arguments.student is not None:
+        models[True] = load(arguments.student, vae).to(arguments.device)
+        rungs += students_rungs(models[True])
     people = list(batches(arguments.data, arguments.people, arguments.image_size, arguments.device))
-    rungs = (CHOSEN, Setting("euler", 1)) if arguments.quick else LADDER
-    found = {"decoded": (mean(decoded_figures(synthesizer, people)), float("nan"))}
-    for setting in rungs:
-        pictures, figures = generate(synthesizer, people, setting)
-        found[label(setting)] = (mean(figures), seconds_a_photo(synthesizer, people[0][0], setting))
-        print(row(label(setting), *found[label(setting)]), flush=True)
-        if setting == CHOSEN:
-            write_png(to_bytes(sheet(people, pictures, figures)), arguments.out / "sheet.png")
-    table = "\n".join([HEADER, *[row(name, *values) for name, values in found.items()]])
-    (arguments.out / "ladder.md").write_text(table + "\n", encoding="utf-8")
+    found: Found = {DECODED: (mean(decoded_figures(models[False], people)), math.nan)}
+    shown: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+    print(HEADER)
+    # What the sheet shows comes first, should the minutes end.
+    for setting in sorted(rungs, key=lambda setting: not is_shown(setting)):
+        if time.monotonic() - began > 60 * arguments.minutes:
+            break
+        made = generate(models[setting.student], people, setting)
+        found[setting.label] = (mean(made[1]), seconds_a_photo(models[setting.student], people[0][0], setting))
+        print(row(setting.label, found), flush=True)
+        if is_shown(setting):
+            shown[setting.label] = made
+    write_png(to_bytes(sheet(people, shown)), arguments.out / "sheet.png")
+    rows = [row(name, found) for name in (DECODED, *(setting.label for setting in rungs)) if name in found]
+    (arguments.out / "ladder.md").write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
     stored = {name: values | {"seconds": seconds} for name, (values, seconds) in found.items()}
     (arguments.out / "figures.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    plot(rungs, found, arguments.out / "ladder.png")
-    print("\n" + table)
+    plot([setting for setting in rungs if setting.label in found], found, arguments.out / "ladder.png")
 
 
-def load(model: Path, vae: Path | None) -> ViewSynthesizer:
+def is_shown(setting: Setting) -> bool:
+    """Whether the sheet has a row of it."""
+    return setting in SHORT or setting.student
+
+
+def students_rungs(student: ViewSynthesizer) -> tuple[Setting, ...]:
+    """As the weights state; where they state nothing the guidance alone was distilled, and any steps will do."""
+    stated = stated_sampling(student.unet)
+    if stated is None:
+        return tuple(Setting("dpm", steps, student=True) for steps in (25, 8, 4))
+    back = stated.guidance[1]
+    return (Setting(stated.sampler, stated.num_steps, back, stated.sigma_max, stated.sigma_min, student=True),)
+
+
+def load(model: Path, vae: Path) -> ViewSynthesizer:
     """From a folder of weights, or a run's folder and an autoencoder's."""
-    from humansplat.models.autoencoder import load_autoencoder
-
     views = load_sv3d(model / VIEW_MODEL if (model / VIEW_MODEL).is_dir() else model)
-    autoencoder = load_autoencoder(vae or model / "vae")
-    return ViewSynthesizer(views.unet, views.image_encoder, autoencoder, views.image_mean, views.image_std)
+    return ViewSynthesizer(views.unet, views.image_encoder, load_autoencoder(vae), views.image_mean, views.image_std)
 
 
 def batches(data: Path, count: int, size: int, device: str) -> Iterator[tuple[TrainingViews, Tensor]]:
@@ -121,8 +167,7 @@ def batches(data: Path, count: int, size: int, device: str) -> Iterator[tuple[Tr
     template = BodyTemplate.of(load_body_model())
     pool = PeoplePool(data, template, capacity=count, device=device, image_size=size, max_views=4)
     pool.load(limit=count)
-    for start in range(0, len(pool), BATCH):
-        some = torch.arange(start, min(start + BATCH, len(pool)), device=device)
+    for some in pool.everybody(BATCH[device]):
         batch = pool.batch(some, some.new_zeros(len(some), 1), num_inputs=4)
         yield rig_views(batch), batch.images[:, :, 3]
 
@@ -138,10 +183,7 @@ def generate(
             views.pictures[:, 0],
             elevations=views.elevations,
             seeds=list(range(first, first + count)),
-            num_steps=setting.steps,
-            sampler=setting.sampler,
-            guidance=(1.0, setting.back),
-            sigma_max=setting.sigma_max,
+            **setting.arguments,
         )
         first += count
         drawn.append(made.images)
@@ -173,59 +215,71 @@ def mean(figures: dict[str, Tensor]) -> dict[str, float]:
 
 
 def seconds_a_photo(synthesizer: ViewSynthesizer, views: TrainingViews, setting: Setting) -> float:
-    """Median of five calls after two."""
+    """Median of some calls after some that warm up, see :data:`CALLS`."""
+    if synthesizer.device.type == "cuda":
+        synthesizer.use_cuda_graphs()
     times = []
-    for _ in range(7):
+    warming, timed = CALLS[synthesizer.device.type]
+    for _ in range(warming + timed):
         began = time.perf_counter()
         made = synthesizer(
             views.pictures[:1, 0],
-            num_steps=setting.steps,
-            sampler=setting.sampler,
-            guidance=(1.0, setting.back),
-            sigma_max=setting.sigma_max,
+            **setting.arguments,
             decode=False,
         )
         made.latents.sum().item()  # waits for the device
         times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+    synthesizer.release_cuda_graphs()
+    return statistics.median(times[warming:])
 
 
-def sheet(people: list[tuple[TrainingViews, Tensor]], pictures: Tensor, figures: dict[str, Tensor]) -> Tensor:
-    """The best and the worst people: the true views above the generated ones."""
+def sheet(
+    people: list[tuple[TrainingViews, Tensor]], shown: dict[str, tuple[Tensor, dict[str, Tensor]]]
+) -> Float[Tensor, "3 h w"]:
+    """A row for each of the best and the worst people: the photo, the true views, those of each rung that is shown."""
     truth = torch.cat([views.pictures for views, _ in people]).cpu()
+    label = CHOSEN.label if CHOSEN.label in shown else next(iter(shown))
+    figures = shown[label][1]
     ranked = figures["psnr_box"].argsort(descending=True).tolist()
+    strips = ", ".join(name.partition(", sigma")[0] for name in shown)
     rows = []
     for place in [*ranked[:SHOWN], *ranked[SHOWN:][-SHOWN:]]:
         told = (
-            f"person {place}: {figures['psnr_box'][place]:.2f} dB in the box; photo, left, back, right"
-            f"; truth above; front to back {figures['front_back_color'][place]:.3f}"
-            f" (true {figures['front_back_color_true'][place]:.3f})"
+            f"person {place}: {figures['psnr_box'][place]:.2f} dB in the box, sharpness "
+            f"{figures['sharpness'][place]:.2f}, front to back {figures['front_back_color'][place]:.3f} "
+            f"(true {figures['front_back_color_true'][place]:.3f}).   photo | left, back, right: truth, {strips}"
         )
-        pair = [side_by_side(list(views.unbind(0))) for views in (truth[place], pictures[place].cpu())]
-        rows.append(labelled(stacked(pair), told))
+        views = [truth[place], *(pictures[place, 1:].cpu() for pictures, _ in shown.values())]
+        rows.append(labelled(side_by_side(list(halved(torch.cat(views)).unbind(0))), told))
     return stacked(rows)
 
 
-def label(setting: Setting) -> str:
-    """How a rung is called."""
-    guided = f"guidance {setting.back:g}" if setting.back != 1 else "no guidance"
-    return f"{setting.sampler} {setting.steps}, {guided}, from sigma {setting.sigma_max:g}"
+def halved(pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h2 w2"]:
+    """At half their size: a row has ten pictures and more."""
+    return F.avg_pool2d(pictures, 2)
 
 
+Found = dict[str, tuple[dict[str, float], float]]
+"""Figures and seconds, by the rungs' labels."""
+DECODED = "decoded"
 HEADER = (
-    f"| sampling | s | {' | '.join(COLUMNS)} | {' | '.join(f'{name} (true)' for name in AGREEMENT)} |\n"
-    f"|{'---|' * (2 + len(COLUMNS) + len(AGREEMENT))}"
+    f"| sampling | s | against | {' | '.join(COLUMNS)} | {' | '.join(f'{name} (true)' for name in AGREEMENT)} |\n"
+    f"|{'---|' * (3 + len(COLUMNS) + len(AGREEMENT))}"
 )
 
 
-def row(name: str, values: dict[str, float], seconds: float) -> str:
+def row(name: str, found: Found) -> str:
     """One line of the table."""
-    told = " | ".join(f"{values[column]:.3f}" if "ssim" in column else f"{values[column]:.2f}" for column in COLUMNS)
-    agreed = " | ".join(f"{values[column]:.3f} ({values[f'{column}_true']:.3f})" for column in AGREEMENT)
-    return f"| {name} | {'-' if seconds != seconds else f'{seconds:.3f}'} | {told} | {agreed} |"
+    values, seconds = found[name]
+    told = [f"{values[column]:.2f}" if column.startswith("psnr") else f"{values[column]:.3f}" for column in COLUMNS]
+    agreed = [f"{values[column]:.3f} ({values[f'{column}_true']:.3f})" for column in AGREEMENT]
+    base = found.get(BASE.label)
+    against = "" if base is None else f"{values['psnr_box'] - base[0]['psnr_box']:+.2f}"
+    took = "" if math.isnan(seconds) else f"{seconds:.3f}"
+    return f"| {' | '.join([name, took, against, *told, *agreed])} |"
 
 
-def plot(rungs: tuple[Setting, ...], found: dict[str, tuple[dict[str, float], float]], path: Path) -> None:
+def plot(rungs: Sequence[Setting], found: Found, path: Path) -> None:
     """PSNR against seconds, if matplotlib is there."""
     try:
         import matplotlib
@@ -235,12 +289,14 @@ def plot(rungs: tuple[Setting, ...], found: dict[str, tuple[dict[str, float], fl
     from matplotlib import pyplot
 
     figure, panel = pyplot.subplots(figsize=(6, 4))
+    panel.axhline(found[DECODED][0]["psnr_box"], color="0.7", linewidth=0.8)
     for setting in rungs:
-        values, seconds = found[label(setting)]
-        panel.scatter(seconds, values["psnr_box"], color="C1" if setting.back != 1 else "C0", s=18)
+        values, seconds = found[setting.label]
+        color = "C2" if setting.student else "C1" if setting.back != 1 else "C0"
+        panel.scatter(seconds, values["psnr_box"], color=color, s=18)
         panel.annotate(f"{setting.sampler} {setting.steps}", (seconds, values["psnr_box"]), fontsize=7)
     panel.set_xscale("log")
-    panel.set_xlabel("seconds from photo to latents (orange: guided)")
+    panel.set_xlabel("seconds from photo to latents (orange: guided, green: student; line: the autoencoder)")
     panel.set_ylabel("PSNR in the person's box, dB")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

@@ -15,8 +15,11 @@ from torch import Tensor
 from humansplat.metrics.scores import score_colors
 
 NUM_BANDS = 16
-WHITE = 0.04
-"""A pixel counts as far as its darkest channel is below white, in full from here on."""
+WHITE = 0.04, 0.1
+"""A pixel counts once its darkest channel is so far below white, which a decoder's haze is not, and in full from the
+second on."""
+INSIDE = 0.5
+"""A pixel is the person's from this alpha on."""
 OCCUPIED = 0.01
 """Share of a row that must not be white for the person to be there."""
 VIEW_NAMES = {1: "left", 2: "back", 3: "right"}
@@ -34,15 +37,30 @@ def score_generated(
         masks: True alpha.
 
     Returns:
-        ``psnr``, ``ssim``, ``psnr_box`` and ``ssim_box`` of the generated views and, with a suffix, of each;
+        ``psnr``, ``ssim``, ``psnr_box``, ``ssim_box`` and ``sharpness`` of the generated views and, with a suffix, of
+        each;
         ``front_back_color``, ``neighbour_color`` (mean distances of a channel, 0 to 1) and ``neighbour_height``
         (overlap of the rows that two views occupy), with ``_true`` those of the true views.
     """
-    each = score_colors(drawn, truth, masks)
+    each = score_colors(drawn, truth, masks) | {"sharpness": sharpness(drawn, truth, masks)}
     figures = {name: values[:, 1:].mean(dim=1) for name, values in each.items()}
     for view in range(1, drawn.shape[1]):
         figures |= {f"{name}_{VIEW_NAMES[view]}": values[:, view] for name, values in each.items()}
     return figures | agreement(drawn) | {f"{name}_true": values for name, values in agreement(truth).items()}
+
+
+def sharpness(
+    drawn: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"], masks: Float[Tensor, "*batch h w"]
+) -> Float[Tensor, "*batch"]:
+    """How much neighbouring pixels of the person differ, as a share of how much they truly do: below 1 is blurred."""
+    inside = (masks > INSIDE).to(truth.dtype)
+    pairs = inside[..., 1:, :] * inside[..., :-1, :], inside[..., :, 1:] * inside[..., :, :-1]
+
+    def detail(pictures: Tensor) -> Tensor:
+        down, across = (pictures.diff(dim=dim).abs().mean(dim=-3) for dim in (-2, -1))
+        return (down * pairs[0]).sum(dim=(-2, -1)) + (across * pairs[1]).sum(dim=(-2, -1))
+
+    return detail(drawn) / detail(truth).clamp(min=1e-6)
 
 
 def agreement(views: Float[Tensor, "b v 3 h w"]) -> dict[str, Float[Tensor, " b"]]:
@@ -83,4 +101,4 @@ def color_distance(
 
 
 def _coverage(pictures: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch h w"]:
-    return ((1 - pictures.amin(dim=-3)) / WHITE).clamp(0, 1)
+    return ((1 - pictures.amin(dim=-3) - WHITE[0]) / (WHITE[1] - WHITE[0])).clamp(0, 1)
