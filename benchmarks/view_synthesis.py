@@ -5,7 +5,7 @@ python benchmarks/view_synthesis.py [--device cuda|cpu] [--tiny] [--only step pr
 Random weights of SV3D-p, OpenCLIP's ViT-H/14 and Stable Diffusion's autoencoder, in float16 on CUDA. ``step`` is one
 evaluation of the network, four views of 64 x 64 cells, with guidance (a batch of two) and without, by the host one
 operation after the other and from a CUDA graph, in several layouts; ``profile`` says which kernels take its time.
-``call`` is a photo to latents, ``memory`` a photo to pictures under a limit on PyTorch's allocator, that of a card less
+``call`` is a photo to latents, ``memory`` a photo to pictures under a limit on PyTorch's allocator, of a card less
 half a gigabyte for the driver. ``compile`` (only if asked for) is the step with torch.compile of its blocks, one by
 one. Times are medians, on CUDA by its events.
 """
@@ -21,7 +21,7 @@ from diffusers.hooks import HookRegistry
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPVisionModelWithProjection
 
-from humansplat.models import sv3d_unet
+from humansplat.models import sv3d_blocks
 from humansplat.models.autoencoder import build_autoencoder, stable_diffusion_autoencoder
 from humansplat.models.sv3d import build_image_encoder
 from humansplat.models.sv3d_parts import vit_h
@@ -116,14 +116,16 @@ def time_steps(unet: SV3DUNet, cells: int, repeats: int) -> None:
         time_step("diffusers' blocks", unet, a_step(unet, 2, cells), 2, repeats)
         time_step("diffusers' blocks", unet, a_step(unet, 1, cells), 1, repeats)
     for batch in (2, 1):
-        step = a_step(unet, batch, cells)
-        time_step("ours", unet, step, batch, repeats)
-        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
-            time_step("ours, cuDNN's attention", unet, step, batch, repeats)
+        time_step("ours", unet, a_step(unet, batch, cells), batch, repeats)
     unet.channels_last()
     for batch in (2, 1):
         step = a_step(unet, batch, cells)
+        sv3d_blocks.HAS_TRITON, installed = False, sv3d_blocks.HAS_TRITON
+        time_step("channels last, PyTorch's kernels", unet, step, batch, repeats)
+        sv3d_blocks.HAS_TRITON = installed
         time_step("channels last", unet, step, batch, repeats)
+        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
+            time_step("channels last, cuDNN's attention", unet, step, batch, repeats)
         with torch.backends.cudnn.flags(benchmark=True, allow_tf32=True):
             time_step("channels last, cuDNN's choice measured", unet, step, batch, repeats)
     time_step("channels last", unet, a_step(unet, 2, cells * 9 // 8, 21), 2, max(repeats // 3, 1), 21)
@@ -149,17 +151,17 @@ def time_step(
         print(f"| {name} | {views} | {batch} | fails: {str(error)[:200]} |", flush=True)
 
 
-class diffusers_blocks:  # noqa: N801, a context manager
+class diffusers_blocks:
     """Within the block the network computes with diffusers' own code."""
 
     def __init__(self, unet: SV3DUNet) -> None:
         self.unet = unet
 
     def __enter__(self) -> None:
-        self._exchange({ours: theirs for theirs, ours in sv3d_unet.OURS.items()})
+        self._exchange({ours: theirs for theirs, ours in sv3d_blocks.OURS.items()})
 
     def __exit__(self, *error: object) -> None:
-        self._exchange(sv3d_unet.OURS)
+        self._exchange(sv3d_blocks.OURS)
 
     def _exchange(self, classes: dict[type, type]) -> None:
         for module in self.unet.modules():
@@ -241,7 +243,7 @@ def measure_memory(synthesizer: ViewSynthesizer, size: int) -> None:
     synthesizer.to("cpu", silence_dtype_warnings=True)
     tell("moved to the host")
     print(
-        f"\n| views | kept | passes | peak GiB | s for 2 steps | card GiB, of {LIMITS_GIB} |\n|---|---|---|---|---|---|"
+        f"\n| views | kept | passes | peak GiB | s for 2 steps | card GiB of {LIMITS_GIB} |\n|---|---|---|---|---|---|"
     )
     for kept, (place, undo) in PLACES.items():
         place(synthesizer, device)

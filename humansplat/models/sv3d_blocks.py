@@ -5,13 +5,18 @@ same, in fewer and cheaper operations:
 
 - pictures lie in memory channels last, so that a transformer's tokens are the same memory, and so are a view's
   pixels [b, c, v, g * g2] for the convolution over views, which is one over a picture of v rows then;
-- attention to a single token is that token's value, whatever asks.
+- attention to a single token is that token's value, whatever asks;
+- on a GPU and without gradients, what PyTorch does in several passes over memory is done by Triton's kernels.
 
 Shapes: b batch, v views, n = b * v, c channels, g and g2 cells on the sides of a picture, e the embedding's width.
 """
 
+import importlib.util
+from types import ModuleType
+
 import torch
 import torch.nn.functional as F
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, SpatioTemporalResBlock, TemporalResnetBlock
@@ -25,6 +30,33 @@ class ViewConv(nn.Conv3d):
     def forward(self, input: Tensor) -> Tensor:
         """Convolve every pixel with the same one of the neighbouring views."""
         return F.conv2d(input, self.weight[..., 0], self.bias, padding=(1, 0))
+
+
+class ViewNorm(nn.GroupNorm):
+    """A group norm, with what is added before it and the SiLU behind it."""
+
+    def forward(self, input: Tensor, added: Tensor | None = None, silu: bool = False) -> Tensor:
+        """Norm pictures [n, c, g, g2]; ``added`` has the first axes of theirs, and holds for all of the others."""
+        kernels = _kernels(input)
+        if kernels is not None and input.is_contiguous(memory_format=torch.channels_last):
+            return kernels.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, added, silu)
+        if added is not None:
+            input = input + added[(...,) + (None,) * (input.ndim - added.ndim)]
+        normed = super().forward(input)
+        return F.silu(normed) if silu else normed
+
+
+class ViewGate(GEGLU):
+    """The first layer of a feed-forward network, of which one half is gated by the other."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Tokens [..., c]."""
+        projected = self.proj(hidden_states)
+        kernels = _kernels(projected)
+        if kernels is not None:
+            return kernels.gate(projected)
+        value, gate = projected.chunk(2, dim=-1)
+        return value * F.gelu(gate)
 
 
 class Share(AlphaBlender):
@@ -44,11 +76,11 @@ class ViewResidualBlock(SpatioTemporalResBlock):
         activated = F.silu(temb)
         spatial = self.spatial_res_block
         shortcut = hidden_states if spatial.conv_shortcut is None else spatial.conv_shortcut(hidden_states)
-        pictures = shortcut + _change(spatial, hidden_states, spatial.time_emb_proj(activated)[..., None, None])
+        pictures = shortcut + _change(spatial, hidden_states, spatial.time_emb_proj(activated))
 
         columns = pictures.unflatten(0, (-1, views)).transpose(1, 2).flatten(-2)  # [b, c, v, g * g2]
         over_views = self.temporal_res_block
-        added = over_views.time_emb_proj(activated).unflatten(0, (-1, views)).transpose(1, 2)[..., None]
+        added = over_views.time_emb_proj(activated).unflatten(0, (-1, views)).transpose(1, 2)
         change = _change(over_views, columns, added)
         # The blend of the pictures and of the pictures with a change is the pictures with a part of the change.
         blended = torch.addcmul(columns, change, 1 - self.time_mixer().to(change.dtype))
@@ -81,19 +113,26 @@ class ViewTransformer(TransformerSpatioTemporalModel):
         return (hidden_states + change,)
 
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+MOST_VIEWS = 8
+"""Of which a program of the kernel holds all at once."""
+MOST_ROWS = 2**15
+"""Of a batch in one call of PyTorch's attention: cuDNN's fails above 65,535, which the pixels of a batch exceed."""
 OURS: dict[type[nn.Module], type[nn.Module]] = {
     SpatioTemporalResBlock: ViewResidualBlock,
     TransformerSpatioTemporalModel: ViewTransformer,
     AlphaBlender: Share,
+    GEGLU: ViewGate,
+    nn.GroupNorm: ViewNorm,
     nn.Conv3d: ViewConv,
 }
 """What takes the place of diffusers' classes."""
 
 
 def _change(block: ResnetBlock2D | TemporalResnetBlock, hidden: Tensor, added: Tensor) -> Tensor:
-    """What a residual block adds to its input."""
-    change = block.conv1(F.silu(block.norm1(hidden)))
-    return block.conv2(F.silu(block.norm2(change + added)))
+    """What a residual block adds to its input; ``added`` is the embedding's share, within."""
+    change = block.conv1(block.norm1(hidden, silu=True))
+    return block.conv2(block.norm2(change, added, silu=True))
 
 
 def _within_pictures(layer: BasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:
@@ -106,8 +145,7 @@ def _within_pictures(layer: BasicTransformerBlock, tokens: Tensor, photo: Tensor
 def _over_views(layer: TemporalBasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:
     """A layer of attention over the views of each pixel, tokens [b, v, p, c]."""
     tokens = tokens + layer.ff_in(layer.norm_in(tokens))
-    attended = _self_attention(layer.attn1, layer.norm1(tokens).transpose(1, 2).flatten(0, 1))  # [b * p, v, c]
-    tokens = tokens + attended.unflatten(0, (len(tokens), -1)).transpose(1, 2)
+    tokens = tokens + _attention_over_views(layer.attn1, layer.norm1(tokens))
     tokens = tokens + _from_photo(layer, tokens, photo)
     return tokens + layer.ff(layer.norm3(tokens))
 
@@ -117,8 +155,28 @@ def _self_attention(attention: Attention, tokens: Tensor) -> Tensor:
         project(tokens).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
         for project in (attention.to_q, attention.to_k, attention.to_v)
     )
-    attended = F.scaled_dot_product_attention(query, key, value)
-    return attention.to_out[0](attended.transpose(1, 2).flatten(2))
+    parts = zip(*(tensor.split(MOST_ROWS) for tensor in (query, key, value)), strict=True)
+    attended = [F.scaled_dot_product_attention(*part) for part in parts]
+    joined = attended[0] if len(attended) == 1 else torch.cat(attended)
+    return attention.to_out[0](joined.transpose(1, 2).flatten(2))
+
+
+def _attention_over_views(attention: Attention, tokens: Tensor) -> Tensor:
+    kernels = _kernels(tokens)
+    if kernels is not None and tokens.shape[1] <= MOST_VIEWS:
+        asked = (project(tokens) for project in (attention.to_q, attention.to_k, attention.to_v))
+        return attention.to_out[0](kernels.attend_views(*asked, attention.heads))
+    pixels = tokens.transpose(1, 2)  # [b, p, v, c]
+    return _self_attention(attention, pixels.flatten(0, 1)).view(pixels.shape).transpose(1, 2)
+
+
+def _kernels(tensor: Tensor) -> ModuleType | None:
+    """Triton's kernels, where they can run: they give no gradients, and the compiler has its own."""
+    if not tensor.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling() or not HAS_TRITON:
+        return None
+    from humansplat.models import sv3d_kernels
+
+    return sv3d_kernels
 
 
 def _from_photo(layer: BasicTransformerBlock | TemporalBasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:

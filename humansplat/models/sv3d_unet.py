@@ -161,11 +161,11 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
 
     def channels_last(self) -> None:
         """Lay the weights of all convolutions channels last in memory; pictures follow them. Faster on a GPU."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)
-            elif isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d | nn.Conv3d):
+                    order = torch.channels_last if module.weight.ndim == 4 else torch.channels_last_3d
+                    module.weight.data = module.weight.contiguous(memory_format=order)
 
     def view_vector(self, conditions: ViewConditions) -> Float[Tensor, "b v e"]:
         """Sinusoidal embeddings of the views: of ``cond_aug``, polar angle and azimuth, in this order, in float32."""

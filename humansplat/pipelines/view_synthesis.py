@@ -97,6 +97,7 @@ class ViewSynthesizer(DiffusionPipeline):
         A GPU that waits for the host's thousands of launches waits no longer. The first call of each setting (sizes,
         guidance or none, one pass or two) takes as long as three steps more. All networks must be on one CUDA
         device, without offload. Moving the pipeline gives the graphs up; they are recorded anew where it is then.
+        The UNet's weights are laid channels last, as its kernels like them, and stay so.
 
         Args:
             most: Graphs that are kept, of three a setting; the memory that they work in is shared.
@@ -105,6 +106,7 @@ class ViewSynthesizer(DiffusionPipeline):
             UserError: If the networks are not on a CUDA device.
         """
         self._graphs = CudaGraphs(self.device, most)
+        self.unet.channels_last()
 
     def release_cuda_graphs(self) -> None:
         """Undo :meth:`use_cuda_graphs`, and free its memory."""

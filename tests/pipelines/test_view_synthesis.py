@@ -69,7 +69,7 @@ def test_a_second_photo_takes_the_place_of_its_view_and_the_others_go_with_it(sy
 def test_cuda_graphs_give_the_same_views(synthesizer, rng):
     photos = torch.rand(2, 3, 64, 64, generator=rng)
     settings = ({}, {"one_pass": False}, {"guidance": (1.0, 1.0)}, {"sampler": "heun", "azimuths": (0.0, 1.0)})
-    synthesizer.to("cuda")
+    synthesizer.to("cuda").unet.channels_last()
     try:
         expected = [[synthesizer(photo[None], num_steps=3, **given) for given in settings] for photo in photos]
         synthesizer.use_cuda_graphs()

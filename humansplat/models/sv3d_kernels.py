@@ -1,0 +1,195 @@
+"""Triton kernels of SV3D's network, for inference on a GPU: what PyTorch does in several passes over memory.
+
+Group norm of pictures that lie channels last, which PyTorch's does not take as they are, with what a residual block
+adds before it and the SiLU behind it; the gate of a feed-forward layer; attention over a handful of views, where the
+tiles of the usual kernels would be nearly empty. Sums are float32, in an order that does not depend on timing.
+"""
+
+# mypy: ignore-errors
+from typing import no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_CHANNELS = 64
+"""That a program of the norm takes together."""
+_ROWS = 256
+"""That a program of the norm's sums takes, in tiles."""
+
+
+@triton.jit
+@no_type_check
+def _sum_rows(
+    x, added, sums, rows, rows_per_added, channels, parts,
+    has_added: tl.constexpr, span: tl.constexpr, tile: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    """Sums and sums of squares of each channel over ``span`` rows of a segment."""
+    segment, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    channel = tl.program_id(2) * width + tl.arange(0, width)
+    inside = channel < channels
+    total, squares = tl.zeros((width,), tl.float32), tl.zeros((width,), tl.float32)
+    for start in range(0, span, tile):
+        row = part * span + start + tl.arange(0, tile)
+        known = (row < rows)[:, None] & inside[None, :]
+        place = (segment * rows + row)[:, None] * channels + channel[None, :]
+        value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
+        if has_added:
+            of = ((segment * rows + row) // rows_per_added)[:, None] * channels + channel[None, :]
+            value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
+        total += tl.sum(value, 0)
+        squares += tl.sum(value * value, 0)
+    place = (segment * parts + part) * 2 * channels + channel
+    tl.store(sums + place, total, mask=inside)
+    tl.store(sums + place + channels, squares, mask=inside)
+
+
+@triton.jit
+@no_type_check
+def _to_scale(
+    sums, weight, bias, scales, channels, parts, group_width, count, eps,
+    tile: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    """Factor and offset of each channel of a group, from its sums."""
+    segment, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    within = tl.arange(0, width)
+    channel, inside = group * group_width + within, within < group_width
+    total, squares = tl.zeros((tile, width), tl.float32), tl.zeros((tile, width), tl.float32)
+    for start in range(0, parts, tile):
+        part = start + tl.arange(0, tile)
+        known = (part < parts)[:, None] & inside[None, :]
+        place = (segment * parts + part)[:, None] * 2 * channels + channel[None, :]
+        total += tl.load(sums + place, mask=known, other=0.0)
+        squares += tl.load(sums + place + channels, mask=known, other=0.0)
+    mean = tl.sum(tl.sum(total, 1), 0) / count
+    variance = tl.maximum(tl.sum(tl.sum(squares, 1), 0) / count - mean * mean, 0.0)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32) * tl.rsqrt(variance + eps)
+    offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) - mean * factor
+    place = segment * 2 * channels + channel
+    tl.store(scales + place, factor, mask=inside)
+    tl.store(scales + place + channels, offset, mask=inside)
+
+
+@triton.jit
+@no_type_check
+def _apply_scale(
+    x, added, scales, out, rows, rows_per_added, channels,
+    has_added: tl.constexpr, silu: tl.constexpr, tile: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    segment = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(1) * tile + tl.arange(0, tile)
+    channel = tl.program_id(2) * width + tl.arange(0, width)
+    inside = channel < channels
+    known = (row < rows)[:, None] & inside[None, :]
+    place = (segment * rows + row)[:, None] * channels + channel[None, :]
+    value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
+    if has_added:
+        of = ((segment * rows + row) // rows_per_added)[:, None] * channels + channel[None, :]
+        value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
+    factor = tl.load(scales + segment * 2 * channels + channel, mask=inside, other=0.0)
+    offset = tl.load(scales + (segment * 2 + 1) * channels + channel, mask=inside, other=0.0)
+    value = value * factor[None, :] + offset[None, :]
+    if silu:
+        value = value * tl.sigmoid(value)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=known)
+
+
+@triton.jit
+@no_type_check
+def _gate(x, out, total, half, block: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    inside = at < total
+    place = at // half * 2 * half + at % half
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(x + place + half, mask=inside, other=0.0).to(tl.float32)
+    result = value * (0.5 * gate * (1 + tl.erf(gate * 0.7071067811865476)))
+    tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+@no_type_check
+def _attend_views(
+    query, key, value, out, pixels, heads, scale,
+    views: tl.constexpr, padded: tl.constexpr, dim: tl.constexpr, width: tl.constexpr, tile: tl.constexpr,
+):  # fmt: skip
+    """All views of ``tile`` pixels, one head; a running softmax over the views."""
+    head, pixel = tl.program_id(0) % heads, tl.program_id(0) // heads * tile + tl.arange(0, tile)
+    batch, channel, view = tl.program_id(1).to(tl.int64), tl.arange(0, width), tl.arange(0, padded)
+    known = (pixel < pixels)[:, None] & (channel < dim)[None, :]
+    within = (pixel[:, None] * heads + head) * dim + channel[None, :]
+    row = pixels * heads * dim
+    every = known[None, :, :] & (view < views)[:, None, None]
+    places = (batch * views + view)[:, None, None] * row + within[None, :, :]
+    asked = tl.load(query + places, mask=every, other=0.0).to(tl.float32) * (scale * 1.4426950408889634)
+    highest = tl.full((padded, tile), float("-inf"), tl.float32)
+    mass = tl.zeros((padded, tile), tl.float32)
+    result = tl.zeros((padded, tile, width), tl.float32)
+    for other in range(views):
+        place = (batch * views + other) * row + within
+        k = tl.load(key + place, mask=known, other=0.0).to(tl.float32)
+        v = tl.load(value + place, mask=known, other=0.0).to(tl.float32)
+        logit = tl.sum(asked * k[None, :, :], 2)
+        higher = tl.maximum(highest, logit)
+        weight, fade = tl.exp2(logit - higher), tl.exp2(highest - higher)
+        mass = mass * fade + weight
+        result = result * fade[:, :, None] + weight[:, :, None] * v[None, :, :]
+        highest = higher
+    tl.store(out + places, (result / mass[:, :, None]).to(out.dtype.element_ty), mask=every)
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, added: Tensor | None = None, silu: bool = True
+) -> Tensor:
+    """Group norm of ``x + added``, and SiLU.
+
+    Args:
+        x: [s, c, h, w], channels last in memory.
+        groups: Of channels.
+        weight: [c].
+        bias: [c].
+        eps: Of the norm.
+        added: [s, c] or [s, c, h], the same everywhere else; None: nothing.
+        silu: Whether it follows.
+    """
+    segments, channels, height, width = x.shape
+    rows = height * width
+    out = torch.empty_like(x)
+    parts, tiles = triton.cdiv(rows, _ROWS), triton.cdiv(channels, _CHANNELS)
+    sums = torch.empty(segments, parts, 2, channels, dtype=torch.float32, device=x.device)
+    scales = torch.empty(segments, 2, channels, dtype=torch.float32, device=x.device)
+    given, per_added = x, rows
+    if added is not None:
+        given = (added if added.ndim == 2 else added.transpose(1, 2)).contiguous()
+        per_added = rows if added.ndim == 2 else width
+    options = {"has_added": added is not None, "tile": 64, "width": _CHANNELS}
+    _sum_rows[segments, parts, tiles](x, given, sums, rows, per_added, channels, parts, span=_ROWS, **options)
+    group_width = channels // groups
+    _to_scale[segments, groups](
+        sums, weight, bias, scales, channels, parts, group_width, float(group_width * rows), eps,
+        tile=min(triton.next_power_of_2(parts), 16), width=triton.next_power_of_2(group_width),
+    )  # fmt: skip
+    blocks = triton.cdiv(rows, 64)
+    _apply_scale[segments, blocks, tiles](x, given, scales, out, rows, per_added, channels, silu=silu, **options)
+    return out
+
+
+def gate(x: Tensor) -> Tensor:
+    """The first half of the channels [..., 2 c] times GELU of the second."""
+    x = x.contiguous()
+    half = x.shape[-1] // 2
+    out = x.new_empty(*x.shape[:-1], half)
+    _gate[(triton.cdiv(out.numel(), 2048),)](x, out, out.numel(), half, block=2048, num_warps=8)
+    return out
+
+
+def attend_views(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Attention of every pixel over its views; all [b, v, p, heads * d], contiguous."""
+    batch, views, pixels, channels = query.shape
+    out, dim, tile = torch.empty_like(query), channels // heads, 8
+    padded, width = triton.next_power_of_2(views), triton.next_power_of_2(dim)
+    _attend_views[triton.cdiv(pixels, tile) * heads, batch](
+        query, key, value, out, pixels, heads, dim**-0.5,
+        views=views, padded=padded, dim=dim, width=width, tile=tile,
+    )  # fmt: skip
+    return out
