@@ -242,41 +242,40 @@ def measure_memory(synthesizer: ViewSynthesizer, size: int) -> None:
     photo, orbit = torch.rand(1, 3, size, size), [place * 2 * torch.pi / 21 for place in range(21)]
     synthesizer.to("cpu", silence_dtype_warnings=True)
     tell("moved to the host")
-    print(
-        f"\n| views | kept | passes | peak GiB | s for 2 steps | card GiB of {LIMITS_GIB} |\n|---|---|---|---|---|---|"
-    )
+    print("\n| views | kept | passes | peak GiB | smallest card GiB | s there, one step |\n|---|---|---|---|---|---|")
     for kept, (place, undo) in PLACES.items():
         place(synthesizer, device)
         for views in ([0.0, 1.57, 3.14, 4.71], orbit):
             for one_pass in (True, False):
 
                 def call(views=views, one_pass=one_pass) -> None:
-                    synthesizer(photo, views, num_steps=2, one_pass=one_pass)
+                    synthesizer(photo, views, num_steps=1, one_pass=one_pass)
 
                 measure_row(f"{len(views)} | {kept} | {1 if one_pass else 2}", call, device)
+                synthesizer.maybe_free_model_hooks()  # a call that ran out of memory has not
         undo(synthesizer)
         synthesizer.to("cpu", silence_dtype_warnings=True)
         tell(kept)
 
 
 def measure_row(name: str, call: Callable[[], None], device: str) -> None:
-    """Print a row: a run that is measured, and one under the limit of the smallest card that it should fit."""
+    """Print a row: a run that is measured, and one under the limit of the smallest card that it fits."""
     began = time.perf_counter()
     if device == "cpu":
         call()
-        print(f"| {name} | - | {time.perf_counter() - began:.2f} | - |", flush=True)
+        print(f"| {name} | - | - | {time.perf_counter() - began:.2f} |", flush=True)
         return
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     call()
-    torch.cuda.synchronize()
-    seconds, peak = time.perf_counter() - began, torch.cuda.max_memory_allocated() / 2**30
-    fits = "none"
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    told = "none | -"
     for limit in LIMITS_GIB:
-        if peak < limit - DRIVER_GIB and runs_within(call, limit - DRIVER_GIB):
-            fits = f"{limit}"
+        seconds = seconds_within(call, limit - DRIVER_GIB) if peak < limit - DRIVER_GIB else None
+        if seconds is not None:
+            told = f"{limit} | {seconds:.2f}"
             break
-    print(f"| {name} | {peak:.2f} | {seconds:.2f} | {fits} |", flush=True)
+    print(f"| {name} | {peak:.2f} | {told} |", flush=True)
 
 
 def remove_group_offload(synthesizer: ViewSynthesizer) -> None:
@@ -319,19 +318,21 @@ PLACES: dict[str, tuple[Place, Undo]] = {
 }
 
 
-def runs_within(call: Callable[[], None], gib: float) -> bool:
-    """Whether a call runs while the allocator may take that much of the card."""
+def seconds_within(call: Callable[[], None], gib: float) -> float | None:
+    """What a call takes while the allocator may take that much of the card; None: it needs more."""
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(gib * 2**30 / total, 1.0))
+    began = time.perf_counter()
     try:
         call()
+        torch.cuda.synchronize()
+        return time.perf_counter() - began
     except torch.OutOfMemoryError:
-        return False
+        return None
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
-    return True
 
 
 def synchronize(device: torch.device) -> None:
