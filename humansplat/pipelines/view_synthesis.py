@@ -144,8 +144,8 @@ class ViewSynthesizer(DiffusionPipeline):
             given: Photos of other views, by their places among the azimuths: taken as they are, like the first, and
                 the others are made to go with them.
             seeds: One for each photo, or one for all. A photo's views depend on its own seed only.
-            num_steps: Noise levels. This and the next four, where they are None, are what the weights state who were
-                distilled, otherwise :data:`SAMPLING`.
+            num_steps: Noise levels. This and the next four are, where they are None, what the weights state if they
+                were distilled, otherwise those of :data:`SAMPLING`.
             sampler: ``euler``, ``heun`` (two evaluations a step) or ``dpm``.
             guidance: At the front and at the back; in between by angle. Equal to 1 both: the network runs once.
             sigma_max: Highest noise level.

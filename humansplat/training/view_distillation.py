@@ -44,7 +44,7 @@ from humansplat.pipelines.weights import ViewSampling
 from humansplat.training.view_jitter import TrainingViews
 from humansplat.training.view_task import ViewDenoising, ViewTask, validation_noise
 
-SAME_AS_TEACHER = ("psnr", "psnr_box", "front_back_color")
+OF_TEACHER = ("psnr", "psnr_box", "sharpness", "front_back_color")
 """Figures that are told of the teacher's own samples, too."""
 
 
@@ -169,7 +169,7 @@ class ViewDistillation(ViewTask):
         pictures = self._shown(views, theirs)
         figures = score_generated(pictures, views.pictures, masks)
         distance = psnr(self._shown(views, drawn)[:, 1:], pictures[:, 1:]).clamp(max=MAX_PSNR)
-        return {f"{name}_teacher": figures[name] for name in SAME_AS_TEACHER} | {
+        return {f"{name}_teacher": figures[name] for name in OF_TEACHER} | {
             "psnr_to_teacher": distance.mean(dim=1),
             "latent_to_teacher": (drawn - theirs)[:, 1:].square().mean(dim=(1, 2, 3, 4)).sqrt(),
         }
@@ -269,8 +269,8 @@ def _each(values: Tensor) -> Tensor:
 def _no_kept_casts(device: torch.device) -> Iterator[None]:
     """Autocast as it is outside, but with weights cast anew in each pass.
 
-    Casts that are kept of a pass without gradients would be used by the next one with gradients, which then has none;
-    and a graph would replay the weights of the time of its recording.
+    A graph must not read casts of before its recording; and some versions of PyTorch use casts of a pass without
+    gradients in the next one with gradients, which then has none.
     """
     kind = device.type
     with torch.autocast(
