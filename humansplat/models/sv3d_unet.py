@@ -40,6 +40,10 @@ class ViewConditions(TensorStruct):
     azimuth: Float[Tensor, "b v"]
     """From the photo's view, radians in [0, 2 pi)."""
 
+    def to(self, device: torch.device | str | None) -> "ViewConditions":
+        """Move every tensor; accelerate's offload gives None where things are to stay."""
+        return self if device is None else super().to(device)
+
     def roll_views(self, shift: int) -> "ViewConditions":
         """Bring the views into another order: the last ``shift`` come first."""
         return ViewConditions(

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_module
 
 from humansplat.errors import UserError
 from humansplat.models.autoencoder import build_autoencoder, encode_images
@@ -62,6 +64,23 @@ def test_a_second_photo_takes_the_place_of_its_view_and_the_others_go_with_it(sy
     assert (both.latents - alone.latents)[:, [1, 3]].abs().amax(dim=(0, 2, 3, 4)).min() > 1e-4
     with pytest.raises(UserError, match=r"views \[4\], but there are views 1 to 3"):
         synthesizer(photo, given={4: back})
+
+
+def test_layers_can_be_brought_one_by_one(synthesizer, rng):
+    """As sequential offload does: no layer reads another's tensors, which are not there."""
+    photo = torch.rand(1, 3, 32, 32, generator=rng)
+    expected = synthesizer(photo, num_steps=1).images
+    parts = (synthesizer.unet, synthesizer.image_encoder, synthesizer.vae)
+    for part in parts:
+        cpu_offload(part, torch.device("cpu"), offload_buffers=bool(part._parameters))
+    try:
+        assert synthesizer.unet.conv_in.weight.is_meta
+        images = synthesizer(photo, num_steps=1).images
+    finally:
+        for part in parts:
+            remove_hook_from_module(part, recurse=True)
+    torch.testing.assert_close(images, expected)
+    torch.testing.assert_close(synthesizer(photo, num_steps=1).images, expected)
 
 
 @pytest.mark.gpu
