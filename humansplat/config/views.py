@@ -99,14 +99,18 @@ class SV3DConfig:
     """and its standard deviation."""
     drop: float = 0.05
     """Probability that the network is not told the photo's embedding; and, apart from it, the latent."""
+    drop_both: float = 0.0
+    """Probability that it is told neither, beside that: what guidance goes away from. Two that are left out apart from
+    each other hardly teach it to a fresh network."""
     validation_steps: int = 8
     """Noise levels of the views that are sampled to validate, without guidance."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Learn from another view model instead of the truth."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drop < 1:
-            raise UserError(f"sv3d.drop ({self.drop}) is a probability below 1")
+        for name in ("drop", "drop_both"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"sv3d.{name} ({getattr(self, name)}) is a probability below 1")
         if not 0 <= self.view_jitter <= 1:
             raise UserError(f"sv3d.view_jitter ({self.view_jitter}) is a share: give a number from 0 to 1")
         if self.sigma_std < 0 or self.validation_steps < 1:

@@ -110,7 +110,8 @@ class ViewTask:
         count, options = len(clean), self.options
         sigma = lognormal_sigmas(count, options.sigma_mean, options.sigma_std, generator)
         noised = add_noise(clean, draws.normal(generator, *clean.shape), sigma)
-        kept = (draws.uniform(generator, count, 2) >= options.drop).to(clean.dtype)
+        drawn = draws.uniform(generator, count, 3)
+        kept = ((drawn[:, :2] >= options.drop) & (drawn[:, 2:] >= options.drop_both)).to(clean.dtype)
         estimate = module(noised, sigma, clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations, kept)
         error = (estimate.float() - clean).square().mean(dim=(1, 2, 3, 4))
         return {"denoising": (loss_weight(sigma) * error).mean(), "_latent_error": error.detach().mean()}

@@ -87,7 +87,7 @@ def test_mistakes_are_refused(make_task):
 
 def test_a_step_is_the_same_in_parts(make_task, pool):
     """What is drawn of a person depends on the place in the whole batch alone, jitter and dropped conditions too."""
-    task = make_task(view_jitter=0.5, drop=0.5)
+    task = make_task(view_jitter=0.5, drop=0.5, drop_both=0.3)
     module = task.build_module().eval()
 
     def loss(part: int, num_parts: int) -> torch.Tensor:
