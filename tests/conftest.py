@@ -1,14 +1,36 @@
 """Shared fixtures; every shape annotation of the library is checked while the tests run."""
 
+from functools import partial
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import beartype
 import numpy as np
 import pytest
 import torch
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, install_import_hook
 
+
+class Loader(_import_hook._JaxtypingLoader):
+    """Keeps the hook's compiled code apart from Python's, as its parent does, but for the library's own files only.
+
+    The parent does so while a module runs, too, so that whatever the library imports is compiled anew: half of the
+    time that collecting the tests takes.
+    """
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        place = partial(_import_hook._optimized_cache_from_source, self._typechecker.get_hash())
+        with patch("importlib._bootstrap_external.cache_from_source", place):
+            return super().get_code(fullname)
+
+    def exec_module(self, module: ModuleType) -> None:
+        SourceFileLoader.exec_module(self, module)
+
+
+_import_hook._JaxtypingLoader = Loader
 # A whole number is a float to the type checker (PEP 484), so it is to the tests.
 beartype.with_tower = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 install_import_hook("humansplat", "beartype.with_tower")
