@@ -94,6 +94,7 @@ CELLS = {
         Cell(batch=8, compile="whole", losses="plain"),
         Cell(batch=32, losses="plain"),
         Cell(batch=64, compile="blocks", checkpointing=True, losses="plain"),
+        Cell(batch=32, compile="stages", losses="plain"),
     ),
     "base_256": (
         Cell(batch=8, compile="blocks"),
@@ -103,6 +104,7 @@ CELLS = {
         Cell(batch=64, compile="blocks", checkpointing=True, losses="plain"),
         Cell(batch=32, losses="plain"),
         Cell(batch=8, losses="plain"),
+        Cell(batch=64, compile="stages", losses="plain"),
     ),
     "small": (
         Cell(batch=16, losses="plain"),
