@@ -1,5 +1,6 @@
 """Shared fixtures; every shape annotation of the library is checked while the tests run."""
 
+from collections.abc import Callable
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -32,12 +33,25 @@ class Loader(_import_hook._JaxtypingLoader):
 
 _import_hook._JaxtypingLoader = Loader
 # A whole number is a float to the type checker (PEP 484), so it is to the tests.
-beartype.with_tower = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+CHECK = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+
+
+def check_when_called(function: Callable[..., object]) -> Callable[..., object]:
+    """Have a function's check made at its first call: a process calls few of all that it imports."""
+    made: list[Callable[..., object]] = []
+
+    def check(*arguments: object, **named: object) -> object:
+        if not made:
+            made.append(CHECK(function))
+        return made[0](*arguments, **named)
+
+    return check
+
+
+beartype.with_tower = check_when_called
 install_import_hook("humansplat", "beartype.with_tower")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from humansplat.models.sv3d_unet import SV3DUNet
     from humansplat.pipelines.reconstructor import Reconstructor
 
