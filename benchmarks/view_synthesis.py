@@ -29,6 +29,14 @@ from humansplat.models.sv3d_unet import SV3DUNet, ViewConditions
 from humansplat.pipelines.cuda_graphs import CudaGraphs
 from humansplat.pipelines.view_synthesis import ViewSynthesizer
 
+try:
+    from triton import TritonError
+except ImportError:
+
+    class TritonError(Exception):  # type: ignore[no-redef]
+        """Stands for Triton's where there is none."""
+
+
 PARTS = ("step", "profile", "call", "memory", "compile")
 LIMITS_GIB = (6, 8, 12, 24)
 DRIVER_GIB = 0.5
@@ -86,7 +94,7 @@ def build(tiny: bool, device: str) -> ViewSynthesizer:
     ):
         with torch.device(device):
             part = make()
-        parts.append(torch.nn.Module.to(part, dtype=dtype).eval().requires_grad_(False))
+        parts.append(torch.nn.Module.to(part, device=device, dtype=dtype).eval().requires_grad_(False))
         tell(f"{type(part).__name__}, {sum(tensor.numel() for tensor in part.parameters()) / 1e6:.0f} M parameters")
     synthesizer = ViewSynthesizer(*parts)
     synthesizer.set_progress_bar_config(disable=True)
@@ -112,30 +120,28 @@ def a_step(unet: SV3DUNet, batch: int, side: int, views: int = 4) -> Callable[[]
 def time_steps(unet: SV3DUNet, cells: int, repeats: int) -> None:
     """One evaluation of the network in the ways there are."""
     print("\n| step | views | batch | host ms | graph ms | first s |\n|---|---|---|---|---|---|")
-    with diffusers_blocks(unet):
-        time_step("diffusers' blocks", unet, a_step(unet, 2, cells), 2, repeats)
-        time_step("diffusers' blocks", unet, a_step(unet, 1, cells), 1, repeats)
     for batch in (2, 1):
-        time_step("ours", unet, a_step(unet, batch, cells), batch, repeats)
+        with diffusers_blocks(unet):
+            time_step("diffusers' blocks", unet, batch, cells, repeats)
+    time_step("ours", unet, 1, cells, repeats)
     unet.channels_last()
     for batch in (2, 1):
-        step = a_step(unet, batch, cells)
-        sv3d_blocks.HAS_TRITON, installed = False, sv3d_blocks.HAS_TRITON
-        time_step("channels last, PyTorch's kernels", unet, step, batch, repeats)
+        if not time_step("channels last", unet, batch, cells, repeats):
+            sv3d_blocks.HAS_TRITON = False  # what follows does without
+        installed, sv3d_blocks.HAS_TRITON = sv3d_blocks.HAS_TRITON, False
+        time_step("channels last, PyTorch's kernels", unet, batch, cells, repeats)
         sv3d_blocks.HAS_TRITON = installed
-        time_step("channels last", unet, step, batch, repeats)
-        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
-            time_step("channels last, cuDNN's attention", unet, step, batch, repeats)
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
+            time_step("channels last, flash attention", unet, batch, cells, repeats)
         with torch.backends.cudnn.flags(benchmark=True, allow_tf32=True):
-            time_step("channels last, cuDNN's choice measured", unet, step, batch, repeats)
-    time_step("channels last", unet, a_step(unet, 2, cells * 9 // 8, 21), 2, max(repeats // 3, 1), 21)
+            time_step("channels last, cuDNN's choice measured", unet, batch, cells, repeats)
+    time_step("channels last", unet, 2, cells * 9 // 8, max(repeats // 3, 1), 21)
     tell("step")
 
 
-def time_step(
-    name: str, unet: SV3DUNet, step: Callable[[], torch.Tensor], batch: int, repeats: int, views: int = 4
-) -> None:
-    """Print a row; a way that does not run says so, and the others go on."""
+def time_step(name: str, unet: SV3DUNet, batch: int, side: int, repeats: int, views: int = 4) -> bool:
+    """Print a row; a way that does not run says so, and the others go on. Whether it ran."""
+    step = a_step(unet, batch, side, views)
     try:
         began = time.perf_counter()
         step()
@@ -146,9 +152,11 @@ def time_step(
         if unet.device.type == "cuda":
             graphs = CudaGraphs(unet.device)
             replay = f"{median_ms(lambda: graphs.run('step', step), repeats, unet.device):.1f}"
-        print(f"| {name} | {views} | {batch} | {host:.1f} | {replay} | {first:.1f} |", flush=True)
-    except RuntimeError as error:
-        print(f"| {name} | {views} | {batch} | fails: {str(error)[:200]} |", flush=True)
+    except (RuntimeError, TritonError) as error:
+        print(f"| {name} | {views} | {batch} | fails: {' '.join(str(error).split())[:300]} |", flush=True)
+        return False
+    print(f"| {name} | {views} | {batch} | {host:.1f} | {replay} | {first:.1f} |", flush=True)
+    return True
 
 
 class diffusers_blocks:
@@ -217,7 +225,7 @@ def time_calls(synthesizer: ViewSynthesizer, size: int, repeats: int) -> None:
     cuda = device.type == "cuda"
     if cuda:
         synthesizer.use_cuda_graphs()
-    for guidance in (GUIDED, PLAIN):
+    for guidance in (PLAIN, GUIDED):
         for steps in (25, 12, 8, 6, 4, 2, 1):
             row("dpm", steps, guidance, cuda)
     synthesizer.release_cuda_graphs()
@@ -232,7 +240,7 @@ def time_compiled(unet: SV3DUNet, cells: int, repeats: int) -> None:
         for part in (*block.resnets, *getattr(block, "attentions", [])):
             part.compile(dynamic=False)
     print("\n| step | views | batch | host ms | graph ms | first s |\n|---|---|---|---|---|---|")
-    time_step("compiled blocks", unet, a_step(unet, 1, cells), 1, repeats)
+    time_step("compiled blocks", unet, 1, cells, repeats)
     tell("compile")
 
 
