@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no rung begins later than that")
+    parser.add_argument("--eager", action="store_true", help="time without CUDA graphs")
     parser.add_argument("--quick", action="store_true", help="two rungs and the student's")
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -130,7 +131,8 @@ def main() -> None:
         if time.monotonic() - began > 60 * arguments.minutes:
             break
         made = generate(models[setting.student], people, setting)
-        found[setting.label] = (mean(made[1]), seconds_a_photo(models[setting.student], people[0][0], setting))
+        seconds = seconds_a_photo(models[setting.student], people[0][0], setting, graphs=not arguments.eager)
+        found[setting.label] = (mean(made[1]), seconds)
         print(row(setting.label, found), flush=True)
         if is_shown(setting):
             shown[setting.label] = made
@@ -214,9 +216,11 @@ def mean(figures: dict[str, Tensor]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in figures.items()}
 
 
-def seconds_a_photo(synthesizer: ViewSynthesizer, views: TrainingViews, setting: Setting) -> float:
+def seconds_a_photo(
+    synthesizer: ViewSynthesizer, views: TrainingViews, setting: Setting, graphs: bool = True
+) -> float:
     """Median of some calls after some that warm up, see :data:`CALLS`."""
-    if synthesizer.device.type == "cuda":
+    if graphs and synthesizer.device.type == "cuda":
         synthesizer.use_cuda_graphs()
     times = []
     warming, timed = CALLS[synthesizer.device.type]
