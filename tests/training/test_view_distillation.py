@@ -11,7 +11,14 @@ from humansplat.models.edm_sampling import sample, unit_noise
 from humansplat.models.sv3d import SV3D, build_image_encoder, load_sv3d
 from humansplat.pipelines.view_synthesis import ViewSynthesizer, stated_sampling
 from humansplat.training.tasks import make_task
-from humansplat.training.view_distillation import ViewDistillation, as_one_step, begun, pieces
+from humansplat.training.view_distillation import (
+    ViewDistillation,
+    as_one_step,
+    begun,
+    pieces,
+    student_sampling,
+    teacher_sampling,
+)
 from humansplat.training.view_jitter import rig_views
 from humansplat.training.view_task import ViewTask
 
@@ -91,11 +98,15 @@ def test_one_step_is_wanted_where_the_guided_pipeline_ends(make, folder, pool):
 
 
 def test_a_student_learns_and_says_how_it_is_sampled(make, folder, pool, tmp_path):
-    # Nothing is left to learn of a teacher without guidance; its own student begins as the teacher.
-    without = make(steps=None, guidance=(1.0, 1.0))
-    assert loss_of(without, without.build_module(), pool).item() < 1e-9
     task = make(steps=2, teacher_steps=4)
     module = task.build_module()
+    assert stated_sampling(module.model.unet) is None  # until it has learned
+    # Nothing is left to learn of a teacher without guidance, which the student begins as.
+    steps, guided = task.distill, task.taught
+    task.distill, task.taught = replace(steps, steps=None), replace(guided, guidance=(1.0, 1.0))
+    with torch.no_grad():
+        assert loss_of(task, module, pool).item() < 1e-9
+    task.distill, task.taught = steps, guided
     for module_of_others in task.frozen_modules():
         module_of_others.requires_grad_(False)
     with torch.autocast("cpu", torch.bfloat16):
@@ -110,24 +121,23 @@ def test_a_student_learns_and_says_how_it_is_sampled(make, folder, pool, tmp_pat
     assert {"psnr_box_teacher", "psnr_to_teacher", "latent_to_teacher", "psnr_decoded"} <= set(figures)
 
     task.save_pretrained(module, tmp_path)
-    learned = stated_sampling(load_sv3d(tmp_path).unet)
-    assert learned == task.learned
-    torch.testing.assert_close(learned.sigmas(), task.taught.sigmas()[::2])
-    parts = ViewSynthesizer.from_folder(folder)
-    student = ViewSynthesizer(load_sv3d(tmp_path).unet, parts.image_encoder, parts.vae)
+    parts, unet = ViewSynthesizer.from_folder(folder), load_sv3d(tmp_path).unet
+    assert stated_sampling(unet) == task.learned
+    torch.testing.assert_close(task.learned.sigmas(), task.taught.sigmas()[::2])
+    student = ViewSynthesizer(unet, parts.image_encoder, parts.vae)
     photo = torch.rand(1, 3, 64, 64)
     by_itself = student(photo, decode=False).latents
     same = student(photo, num_steps=2, sampler="euler", guidance=(1.0, 1.0), sigma_max=80.0, decode=False).latents
     assert torch.equal(by_itself, same)
     assert not torch.equal(by_itself, student(photo, num_steps=1, decode=False).latents)
 
-    # It can be a teacher, of which its own sampling is learned; other training makes the statement untrue.
-    pupil = make(teacher=tmp_path, steps=1)
-    assert pupil.taught == learned
-    assert (pupil.learned.num_steps, pupil.learned.sampler) == (1, "euler")
-    assert stated_sampling(pupil.build_module().model.unet) is None
-    with pytest.raises(UserError, match=r"steps \(4\) must divide the teacher's steps \(2\)"):
-        make(teacher=tmp_path, steps=4)
+
+def test_a_student_can_be_a_teacher_as_it_is_sampled_itself():
+    learned = student_sampling(4, teacher_sampling(DistillConfig(), None), 8)
+    assert teacher_sampling(DistillConfig(steps=2), learned) == learned
+    torch.testing.assert_close(student_sampling(2, learned, 8).sigmas(), learned.sigmas()[::2])
+    with pytest.raises(UserError, match=r"steps \(3\) must divide the teacher's steps \(4\)"):
+        teacher_sampling(DistillConfig(steps=3), learned)
 
 
 def test_mistakes_are_refused(make):
