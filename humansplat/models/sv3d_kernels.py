@@ -36,7 +36,7 @@ def _sum_rows(
         place = (segment * rows + row)[:, None] * channels + channel[None, :]
         value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
         if has_added:
-            of = ((segment * rows + row) // rows_per_added)[:, None] * channels + channel[None, :]
+            of = (segment * (rows // rows_per_added) + row // rows_per_added)[:, None] * channels + channel[None, :]
             value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
         total += tl.sum(value, 0)
         squares += tl.sum(value * value, 0)
@@ -85,7 +85,7 @@ def _apply_scale(
     place = (segment * rows + row)[:, None] * channels + channel[None, :]
     value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
     if has_added:
-        of = ((segment * rows + row) // rows_per_added)[:, None] * channels + channel[None, :]
+        of = (segment * (rows // rows_per_added) + row // rows_per_added)[:, None] * channels + channel[None, :]
         value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
     factor = tl.load(scales + segment * 2 * channels + channel, mask=inside, other=0.0)
     offset = tl.load(scales + (segment * 2 + 1) * channels + channel, mask=inside, other=0.0)
@@ -97,14 +97,15 @@ def _apply_scale(
 
 @triton.jit
 @no_type_check
-def _gate(x, out, total, half, block: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = at < total
-    place = at // half * 2 * half + at % half
+def _gate(x, out, rows, half, tile: tl.constexpr, width: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * tile + tl.arange(0, tile)
+    channel = tl.program_id(1) * width + tl.arange(0, width)
+    inside = (row < rows)[:, None] & (channel < half)[None, :]
+    place = row[:, None] * (2 * half) + channel[None, :]
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     gate = tl.load(x + place + half, mask=inside, other=0.0).to(tl.float32)
     result = value * (0.5 * gate * (1 + tl.erf(gate * 0.7071067811865476)))
-    tl.store(out + at, result.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row[:, None] * half + channel[None, :], result.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -179,7 +180,8 @@ def gate(x: Tensor) -> Tensor:
     x = x.contiguous()
     half = x.shape[-1] // 2
     out = x.new_empty(*x.shape[:-1], half)
-    _gate[(triton.cdiv(out.numel(), 2048),)](x, out, out.numel(), half, block=2048, num_warps=8)
+    rows, width = out.numel() // half, min(256, triton.next_power_of_2(half))
+    _gate[triton.cdiv(rows, 8), triton.cdiv(half, width)](x, out, rows, half, tile=8, width=width)
     return out
 
 
