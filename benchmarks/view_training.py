@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from training import ROOT, Bench, Cell
+from training_bench import ROOT, Bench, Cell
 from training_flops import ModelFlops, count
 from training_inputs import made_up_pool, write_autoencoder
 from transformers import CLIPVisionModelWithProjection

@@ -1,6 +1,6 @@
 """The runner of the ablations, without training anything."""
 
-import importlib.util
+import importlib
 import json
 import math
 import sys
@@ -15,14 +15,8 @@ from humansplat.config import ReconstructionConfig, TrainConfig, load_config
 
 @pytest.fixture(scope="module")
 def ablations() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
-    spec = importlib.util.spec_from_file_location("ablations", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ablations"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("ablations")
 
 
 @pytest.fixture
