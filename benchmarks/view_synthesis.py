@@ -133,7 +133,7 @@ def time_steps(unet: SV3DUNet, cells: int, repeats: int) -> None:
         sv3d_blocks.HAS_TRITON = installed
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
             time_step("channels last, flash attention", unet, batch, cells, repeats)
-        with torch.backends.cudnn.flags(benchmark=True, allow_tf32=True):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             time_step("channels last, cuDNN's choice measured", unet, batch, cells, repeats)
     time_step("channels last", unet, 2, cells * 9 // 8, max(repeats // 3, 1), 21)
     tell("step")

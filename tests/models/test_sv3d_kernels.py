@@ -68,7 +68,7 @@ def test_the_network_is_the_same_with_them(make_tiny_sv3d, monkeypatch):
         polar=drawn(2, 4),
         azimuth=drawn(2, 4),
     )
-    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         sample, level = drawn(2, 4, 4, 8, 8), torch.zeros(2, device=DEVICE)
         ours = unet(sample, level, conditions)
         monkeypatch.setattr(sv3d_blocks, "HAS_TRITON", False)
