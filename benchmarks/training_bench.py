@@ -133,7 +133,7 @@ class Bench:
         config = config_of(config, cell)
         trainer = Trainer(config, ReconstructionTask(config), self.accelerator, pool)
         try:
-            yield trainer, trainer._wrap()
+            yield trainer, trainer.learner.wrap()
         finally:
             del trainer
             self.clear()
@@ -160,7 +160,7 @@ class Bench:
             meter = LossMeter(self.accelerator)
 
             def step(network: nn.Module = wrapped) -> None:
-                trainer._train_step(network, meter)
+                trainer.train_step(network, meter)
 
             def seconds_of(count: int) -> float:
                 self.wait()

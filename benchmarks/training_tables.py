@@ -104,7 +104,7 @@ def table(bench: Bench, name: str) -> None:
 def model_flops(bench: Bench, config: TrainConfig, pool: PeoplePool) -> ModelFlops:
     """Count them, and say how many there are."""
     with bench.training(config, Cell(batch=2), pool) as (trainer, _):
-        flops = count(trainer, trainer._autocast)
+        flops = count(trainer, trainer.learner.autocast)
         num_parameters = sum(p.numel() for p in trainer.module.parameters())
     bench.say(
         f"{num_parameters / 1e6:.1f} M parameters; model GFLOPs of a sample: {flops.network / 1e9:,.1f} "

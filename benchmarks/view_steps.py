@@ -83,7 +83,7 @@ def measure(config: TrainConfig, accelerator: Accelerator, pool: Any, steps: int
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     trainer: Trainer[Any, Any] = Trainer(config, make_task(config), accelerator, pool)
-    wrapped, meter = trainer._wrap(), LossMeter(accelerator)
+    wrapped, meter = trainer.learner.wrap(), LossMeter(accelerator)
     losses: list[Tensor] = []
     marks = Marks(device)
     mark(trainer, marks, losses)
@@ -94,7 +94,7 @@ def measure(config: TrainConfig, accelerator: Accelerator, pool: Any, steps: int
         start = time.perf_counter()
         for _ in range(count):
             marks("begin")
-            trainer._train_step(wrapped, meter)
+            trainer.train_step(wrapped, meter)
             marks("end")
         asked = time.perf_counter() - start
         wait(device)

@@ -165,7 +165,7 @@ class ViewBench(Bench):
             self.model.embed_photo = lambda photo: photo.new_ones(len(photo), 1, width)  # type: ignore[method-assign]
         trainer = Trainer(config, MadeUpTask(config, self.model, encoded=cell.encoded), self.accelerator, pool)
         try:
-            yield trainer, trainer._wrap()
+            yield trainer, trainer.learner.wrap()
         finally:
             del trainer
             self.model.__dict__.pop("embed_photo", None)
@@ -177,7 +177,7 @@ class ViewBench(Bench):
         """Count them, and say how many there are."""
         start = time.monotonic()
         with self.training(config, ViewCell(batch=1, trainable=trainable), pool) as (trainer, _):
-            flops = count(trainer, trainer._autocast, 1)
+            flops = count(trainer, trainer.learner.autocast, 1)
             trained = sum(p.numel() for p in trainer.module.parameters() if p.requires_grad)
         tera = [part / 1e12 for part in (flops.network, flops.attention, flops.encoder)]
         self.say(

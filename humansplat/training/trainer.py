@@ -97,7 +97,7 @@ class Trainer(Generic[Pool, Batch]):
             FloatingPointError: After ``optim.max_bad_steps`` steps in a row without a finite gradient.
         """
         self._start(resume)
-        wrapped = self._wrap()
+        wrapped = self.learner.wrap()
         meter = LossMeter(self.accelerator)
         folder, is_main = self.config.output_dir, self.accelerator.is_main_process
         started, minutes_before = time.monotonic(), self.clock.minutes_used
@@ -107,7 +107,7 @@ class Trainer(Generic[Pool, Batch]):
         with RunLog(folder, self.config.num_steps, silent=not is_main) as log, stop_signals() as stop:
             log.start_at(self.step)
             while not finished:
-                self._train_step(wrapped, meter)
+                self.train_step(wrapped, meter)
                 ended = self.step >= self.config.num_steps
                 if self.step % self.config.log_every == 0 or ended:
                     minutes = minutes_before + (time.monotonic() - started) / 60
@@ -132,7 +132,13 @@ class Trainer(Generic[Pool, Batch]):
             step=self.step, finished=finished, metrics=self.validation.metrics, best=self.validation.best
         )
 
-    def _train_step(self, wrapped: nn.Module, meter: LossMeter) -> None:
+    def train_step(self, wrapped: nn.Module, meter: LossMeter) -> None:
+        """Take one step.
+
+        Args:
+            wrapped: As :meth:`Learner.wrap` gives the module.
+            meter: Takes the losses in.
+        """
         config = self.config
         optim = config.optim
         progress = self.clock.progress(self.step)
@@ -147,7 +153,7 @@ class Trainer(Generic[Pool, Batch]):
             with contextlib.nullcontext() if last else without_exchange(wrapped):
                 # In full precision: eight bits would move cameras, and pictures cut anew by them, by whole pixels.
                 batch = self.task.sample(self.train_pool, config.batch_size, self.generator)
-                with self._autocast():
+                with self.learner.autocast():
                     losses = self.task.training_loss(wrapped, batch, self.generator, self.step)
                 total = torch.stack([v.float() for name, v in losses.items() if not name.startswith("_")]).sum()
                 self.learner.backward(total / config.accumulate)
@@ -190,12 +196,6 @@ class Trainer(Generic[Pool, Batch]):
         stopping = any(gather_object([stopping]))
         shared: list[float] = broadcast_object_list([minutes])
         return shared[0], stopping
-
-    def _wrap(self) -> nn.Module:
-        return self.learner.wrap()
-
-    def _autocast(self) -> torch.autocast:
-        return self.learner.autocast()
 
     def _save(self) -> None:
         state = self.learner.state()
