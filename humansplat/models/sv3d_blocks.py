@@ -46,6 +46,25 @@ class ViewNorm(nn.GroupNorm):
         return F.silu(normed) if silu else normed
 
 
+class SumNorm(nn.LayerNorm):
+    """A layer norm of tokens with what is added to them."""
+
+    def forward(
+        self, input: Tensor, change: Tensor | None = None, extra: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The sum and its norm, tokens [..., p, c]; ``change`` is like them, ``extra`` holds for all pixels."""
+        if change is None and extra is None:
+            return input, super().forward(input)
+        kernels = _kernels(input)
+        if kernels is not None:
+            return kernels.sum_norm(input, change, extra, self.weight, self.bias, self.eps)
+        if change is not None:
+            input = input + change
+        if extra is not None:
+            input = input + extra
+        return input, super().forward(input)
+
+
 class ViewGate(GEGLU):
     """The first layer of a feed-forward network, of which one half is gated by the other."""
 
@@ -107,7 +126,7 @@ class ViewTransformer(TransformerSpatioTemporalModel):
         for layer, over_views in zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True):
             tokens = _within_pictures(layer, tokens, encoder_hidden_states)
             side_by_side = tokens.unflatten(0, (-1, views))  # [b, v, g * g2, c]
-            mixed = _over_views(over_views, side_by_side + place, first)
+            mixed = _over_views(over_views, side_by_side, place, first)
             tokens = torch.lerp(mixed, side_by_side, share).flatten(0, 1)
         change = self.proj_out(tokens).unflatten(1, shape[-2:]).permute(0, 3, 1, 2)
         return (hidden_states + change,)
@@ -124,6 +143,7 @@ OURS: dict[type[nn.Module], type[nn.Module]] = {
     AlphaBlender: Share,
     GEGLU: ViewGate,
     nn.GroupNorm: ViewNorm,
+    nn.LayerNorm: SumNorm,
     nn.Conv3d: ViewConv,
 }
 """What takes the place of diffusers' classes."""
@@ -137,17 +157,30 @@ def _change(block: ResnetBlock2D | TemporalResnetBlock, hidden: Tensor, added: T
 
 def _within_pictures(layer: BasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:
     """A layer of attention within pictures, tokens [n, p, c] of p pixels."""
-    tokens = tokens + _self_attention(layer.attn1, layer.norm1(tokens))
-    tokens = tokens + _from_photo(layer, tokens, photo)
-    return tokens + layer.ff(layer.norm3(tokens))
+    attended = _self_attention(layer.attn1, layer.norm1(tokens)[1])
+    tokens, normed = _with_photo(layer, tokens, attended, photo)
+    return tokens + layer.ff(normed)
 
 
-def _over_views(layer: TemporalBasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:
-    """A layer of attention over the views of each pixel, tokens [b, v, p, c]."""
-    tokens = tokens + layer.ff_in(layer.norm_in(tokens))
-    tokens = tokens + _attention_over_views(layer.attn1, layer.norm1(tokens))
-    tokens = tokens + _from_photo(layer, tokens, photo)
-    return tokens + layer.ff(layer.norm3(tokens))
+def _over_views(layer: TemporalBasicTransformerBlock, tokens: Tensor, place: Tensor, photo: Tensor) -> Tensor:
+    """A layer of attention over the views of each pixel, tokens [b, v, p, c]; ``place`` [v, 1, c] is theirs."""
+    tokens, normed = layer.norm_in(tokens, None, place)
+    tokens, normed = layer.norm1(tokens, layer.ff_in(normed))
+    tokens, normed = _with_photo(layer, tokens, _attention_over_views(layer.attn1, normed), photo)
+    return tokens + layer.ff(normed)
+
+
+def _with_photo(
+    layer: BasicTransformerBlock | TemporalBasicTransformerBlock, tokens: Tensor, attended: Tensor, photo: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tokens [m, ..., c] with what they attended to, and with attention to the photo's [m, t, d]; and their norm."""
+    attention = layer.attn2
+    if photo.shape[1] == 1 and not torch.is_grad_enabled():
+        value = attention.to_out[0](attention.to_v(photo))
+        return layer.norm3(tokens, attended, value.view(len(photo), *(1 for _ in tokens.shape[1:-1]), -1))
+    # While training too: queries and keys then have gradients, of zero, and no part of the network is without.
+    tokens, asking = layer.norm2(tokens, attended)
+    return layer.norm3(tokens, attention(asking.flatten(1, -2), photo).view_as(tokens))
 
 
 def _self_attention(attention: Attention, tokens: Tensor) -> Tensor:
@@ -177,13 +210,3 @@ def _kernels(tensor: Tensor) -> ModuleType | None:
     from humansplat.models import sv3d_kernels
 
     return sv3d_kernels
-
-
-def _from_photo(layer: BasicTransformerBlock | TemporalBasicTransformerBlock, tokens: Tensor, photo: Tensor) -> Tensor:
-    """What attention to the photo's tokens [m, t, d] adds to tokens [m, ..., c], or what it adds to any of them."""
-    attention = layer.attn2
-    if photo.shape[1] == 1 and not torch.is_grad_enabled():
-        value = attention.to_out[0](attention.to_v(photo))
-        return value.view(len(photo), *(1 for _ in tokens.shape[1:-1]), -1)
-    # While training too: queries and keys then have gradients, of zero, and no part of the network is without.
-    return attention(layer.norm2(tokens).flatten(1, -2), photo).view_as(tokens)

@@ -1,8 +1,9 @@
 """Triton kernels of SV3D's network, for inference on a GPU: what PyTorch does in several passes over memory.
 
 Group norm of pictures that lie channels last, which PyTorch's does not take as they are, with what a residual block
-adds before it and the SiLU behind it; the gate of a feed-forward layer; attention over a handful of views, where the
-tiles of the usual kernels would be nearly empty. Sums are float32, in an order that does not depend on timing.
+adds before it and the SiLU behind it; layer norm with the sums before it; the gate of a feed-forward layer; attention
+over a handful of views, where the tiles of the usual kernels would be nearly empty. Sums are float32, in an order that
+does not depend on timing.
 """
 
 # mypy: ignore-errors
@@ -110,6 +111,33 @@ def _gate(x, out, rows, half, tile: tl.constexpr, width: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def _sum_norm(
+    tokens, change, extra, weight, bias, total, normed, rows, rows_per_extra, extras, channels, eps,
+    has_extra: tl.constexpr, has_change: tl.constexpr, tile: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    row, channel = tl.program_id(0) * tile + tl.arange(0, tile), tl.arange(0, width)
+    inside = channel < channels
+    known = (row < rows)[:, None] & inside[None, :]
+    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    value = tl.load(tokens + place, mask=known, other=0.0).to(tl.float32)
+    if has_change:
+        value += tl.load(change + place, mask=known, other=0.0).to(tl.float32)
+    if has_extra:
+        of = (row // rows_per_extra % extras)[:, None] * channels + channel[None, :]
+        value += tl.load(extra + of, mask=known, other=0.0).to(tl.float32)
+    rounded = value.to(total.dtype.element_ty)
+    tl.store(total + place, rounded, mask=known)
+    value = rounded.to(tl.float32)
+    value = tl.where(known, value - (tl.sum(value, 1) / channels)[:, None], 0.0)
+    scale = tl.rsqrt(tl.sum(value * value, 1) / channels + eps)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    result = value * scale[:, None] * factor[None, :] + offset[None, :]
+    tl.store(normed + place, result.to(normed.dtype.element_ty), mask=known)
+
+
+@triton.jit
+@no_type_check
 def _attend_views(
     query, key, value, out, pixels, heads, scale,
     views: tl.constexpr, padded: tl.constexpr, dim: tl.constexpr, width: tl.constexpr, tile: tl.constexpr,
@@ -183,6 +211,36 @@ def gate(x: Tensor) -> Tensor:
     rows, width = out.numel() // half, min(256, triton.next_power_of_2(half))
     _gate[triton.cdiv(rows, 8), triton.cdiv(half, width)](x, out, rows, half, tile=8, width=width)
     return out
+
+
+def sum_norm(
+    tokens: Tensor, change: Tensor | None, extra: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Sum of tokens with what is added to them, and its layer norm.
+
+    Args:
+        tokens: [..., p, c].
+        change: Like them; None: nothing.
+        extra: [m, 1, ..., c] with as many axes as the tokens and m of the first, or [v, 1, c] for tokens [b, v, p, c];
+            None: nothing.
+        weight: [c].
+        bias: [c].
+        eps: Of the norm.
+    """
+    tokens, channels = tokens.contiguous(), tokens.shape[-1]
+    rows, extras = tokens.numel() // channels, 1
+    per_extra, given, added = rows, tokens, tokens
+    if extra is not None:
+        given, extras = extra.contiguous(), extra.numel() // channels
+        per_extra = rows // extras if extra.ndim == tokens.ndim else tokens.shape[-2]
+    if change is not None:
+        added = change.contiguous()
+    total, normed = torch.empty_like(tokens), torch.empty_like(tokens)
+    _sum_norm[(triton.cdiv(rows, 4),)](
+        tokens, added, given, weight, bias, total, normed, rows, per_extra, extras, channels, eps,
+        has_extra=extra is not None, has_change=change is not None, tile=4, width=triton.next_power_of_2(channels),
+    )  # fmt: skip
+    return total, normed
 
 
 def attend_views(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:

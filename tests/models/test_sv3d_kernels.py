@@ -40,6 +40,19 @@ def test_group_norm_with_what_is_added_before_it(shape, groups):
             torch.testing.assert_close(ours, F.silu(expected) if silu else expected, atol=5e-5, rtol=5e-5)
 
 
+def test_layer_norm_with_the_sums_before_it():
+    from humansplat.models import sv3d_kernels
+
+    tokens, change = drawn(2, 2, 3, 5, 24)
+    weight, bias = drawn(2, 24)
+    for extra in (None, drawn(2, 1, 1, 24), drawn(3, 1, 24)):
+        for added in (change, None):
+            total = tokens + (0 if added is None else added) + (0 if extra is None else extra)
+            expected = (total, F.layer_norm(total, (24,), weight, bias, 1e-5))
+            ours = sv3d_kernels.sum_norm(tokens, added, extra, weight, bias, 1e-5)
+            torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_the_gate_of_a_feed_forward_layer():
     from humansplat.models import sv3d_kernels
 
