@@ -49,7 +49,7 @@ class ViewNorm(nn.GroupNorm):
 class SumNorm(nn.LayerNorm):
     """A layer norm of tokens with what is added to them."""
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, input: Tensor, change: Tensor | None = None, extra: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The sum and its norm, tokens [..., p, c]; ``change`` is like them, ``extra`` holds for all pixels."""
