@@ -32,7 +32,7 @@ from humansplat.models.lifter import MarkerLifter
 from humansplat.pipelines.scan_views import ScanViews, see_scan, see_surface
 from humansplat.pipelines.weights import load_module, shipped_lifter
 from humansplat.render.shaded_mesh import ShadedMesh, merged
-from humansplat.structures import PosedBody, TensorStruct
+from humansplat.structures import PosedBody, ScanFit
 
 HEIGHTS = (0.4, 2.6)
 """Metres of a scan along +Y that a person may have, sitting or with raised arms."""
@@ -54,23 +54,6 @@ MAX_START_ERROR = 0.06
 """The same of a given start, which may be off."""
 HEIGHT_STD = 0.2
 """Of the phenotype: a picture does not tell the height, and the scan does."""
-
-
-class ScanFit(TensorStruct):
-    """A body fitted to a scan, and how well it fits."""
-
-    body: PosedBody
-    """In the frame of the scan."""
-    facing: float
-    """Azimuth to which the trunk faces, radians: 0 is +Z, positive towards +X."""
-    landmark_error: float
-    """Mean distance of the body's markers to those that were triangulated, or to those of the given start, metres."""
-    coverage: float
-    """Share of the scan's surface that is near the body."""
-    outside: float
-    """Share of the body that lies outside the scan."""
-    flags: tuple[str, ...] = ()
-    """Why the fit is not to be trusted, one sentence each; empty: it is."""
 
 
 class ScanFitter:

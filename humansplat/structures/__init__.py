@@ -6,5 +6,6 @@ from humansplat.structures.cameras import Cameras
 from humansplat.structures.gaussians import Gaussians, concatenate
 from humansplat.structures.markers import LiftedMarkers
 from humansplat.structures.mesh import Mesh
+from humansplat.structures.scan_fit import ScanFit
 
-__all__ = ["Cameras", "Gaussians", "LiftedMarkers", "Mesh", "PosedBody", "TensorStruct", "concatenate"]
+__all__ = ["Cameras", "Gaussians", "LiftedMarkers", "Mesh", "PosedBody", "ScanFit", "TensorStruct", "concatenate"]

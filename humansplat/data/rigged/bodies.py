@@ -11,9 +11,8 @@ from scipy.spatial.transform import Rotation
 from humansplat.body.anny import AnnyBody
 from humansplat.data.rigged.character import Character
 from humansplat.data.rigged.retarget import Retarget, local_rotations, world_turns
-from humansplat.pipelines.scan_fitting import ScanFit
 from humansplat.render.shaded_mesh import ShadedMesh
-from humansplat.structures import PosedBody
+from humansplat.structures import PosedBody, ScanFit
 
 
 @runtime_checkable

@@ -20,9 +20,9 @@ from humansplat.data.rigged.transforms import about_up
 from humansplat.data.synthetic.figure import Template, load_template
 from humansplat.data.synthetic.splits import UNLISTED_SHARE, Split, asset_split
 from humansplat.errors import UserError
-from humansplat.pipelines.scan_fitting import ScanFit, ScanFitter
+from humansplat.pipelines.scan_fitting import ScanFitter
 from humansplat.render.shaded_mesh import ShadedMesh
-from humansplat.structures import PosedBody
+from humansplat.structures import PosedBody, ScanFit
 
 logger = logging.getLogger(__name__)
 

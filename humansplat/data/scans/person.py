@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,11 +27,7 @@ from humansplat.render.lighting import unlit
 from humansplat.render.mesh_scene import MeshScene
 from humansplat.render.meshes import render_scene
 from humansplat.render.shaded_mesh import ShadedMesh, merged
-from humansplat.structures import Cameras, PosedBody
-
-if TYPE_CHECKING:
-    # It loads the networks of the fit, which is for the fitter to do.
-    from humansplat.pipelines.scan_fitting import ScanFit
+from humansplat.structures import Cameras, PosedBody, ScanFit
 
 _VIEWS_AT_ONCE = 4
 """A view of 512 px takes 10 MB as floats while it is drawn."""
@@ -57,7 +53,7 @@ class ScanTask:
 class ScanTools(Protocol):
     """What a process loads once; ``humansplat.data.scans.tools`` has it."""
 
-    def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> "ScanFit":
+    def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> ScanFit:
         """Fit the body model; see ``humansplat.pipelines.scan_fitting.ScanFitter``."""
         ...
 

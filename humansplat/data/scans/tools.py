@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,10 +9,7 @@ from torch import Tensor
 from humansplat.body.models import load_body_model
 from humansplat.data.scans.person import ScanTask, ScanTools
 from humansplat.render.shaded_mesh import ShadedMesh
-from humansplat.structures import PosedBody
-
-if TYPE_CHECKING:
-    from humansplat.pipelines.scan_fitting import ScanFit
+from humansplat.structures import PosedBody, ScanFit
 
 ToolsFactory = Callable[[ScanTask, Path | None], ScanTools]
 """Loads the tools, once a process; importable by name, as ``multiprocessing`` asks."""
@@ -39,7 +35,7 @@ class FittingTools:
             given = load_body_model(task.body_model, folder=models, gender=task.gender)
         self.fitter = ScanFitter(given)
 
-    def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> "ScanFit":
+    def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> ScanFit:
         """Fit the body model to a scan."""
         return self.fitter(meshes, start=start)
 

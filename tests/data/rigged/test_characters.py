@@ -19,9 +19,8 @@ from humansplat.data.synthesize import synthesize
 from humansplat.data.synthetic.figure import DUMMY_HEIGHT, Template
 from humansplat.data.synthetic.splits import asset_split
 from humansplat.errors import UserError
-from humansplat.pipelines.scan_fitting import ScanFit
 from humansplat.render.shaded_mesh import ShadedMesh
-from humansplat.structures import PosedBody
+from humansplat.structures import PosedBody, ScanFit
 
 
 class KnownFitter:

@@ -26,9 +26,8 @@ from humansplat.body.scan_check import body_left
 from humansplat.data.scan_file import scan_glb
 from humansplat.data.scans.person import ScanTask
 from humansplat.errors import UserError
-from humansplat.pipelines.scan_fitting import ScanFit
 from humansplat.render.shaded_mesh import ShadedMesh
-from humansplat.structures import PosedBody
+from humansplat.structures import PosedBody, ScanFit
 
 
 @functools.cache
@@ -196,7 +195,7 @@ def factory(task: ScanTask, models: Path | None) -> ToyTools:
 
 
 class DeadlyTools(ToyTools):
-    """Kills its process at the third scan."""
+    """Kills its process at the second scan."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,7 +203,7 @@ class DeadlyTools(ToyTools):
 
     def fit(self, meshes: Sequence[ShadedMesh], start: PosedBody | None) -> ScanFit:
         self.count += 1
-        if self.count == 3:
+        if self.count == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().fit(meshes, start)
 
