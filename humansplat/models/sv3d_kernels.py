@@ -20,7 +20,7 @@ _ROWS = 256
 """That a program of the norm's sums takes, in tiles."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])  # here and below: one compiled kernel for all sizes, as far as it goes
 @no_type_check
 def _sum_rows(
     x, added, sums, rows, rows_per_added, channels, parts,
@@ -46,7 +46,7 @@ def _sum_rows(
     tl.store(sums + place + channels, squares, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "group_width"])
 @no_type_check
 def _to_scale(
     sums, weight, bias, scales, channels, parts, group_width, count, eps,
@@ -109,7 +109,7 @@ def _gate(x, out, rows, half, tile: tl.constexpr, width: tl.constexpr):
     tl.store(out + row[:, None] * half + channel[None, :], result.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows_per_extra", "extras"])
 @no_type_check
 def _sum_norm(
     tokens, change, extra, weight, bias, total, normed, rows, rows_per_extra, extras, channels, eps,
@@ -196,7 +196,7 @@ def group_norm(
     group_width = channels // groups
     _to_scale[segments, groups](
         sums, weight, bias, scales, channels, parts, group_width, float(group_width * rows), eps,
-        tile=min(triton.next_power_of_2(parts), 16), width=triton.next_power_of_2(group_width),
+        tile=16, width=triton.next_power_of_2(group_width),
     )  # fmt: skip
     blocks = triton.cdiv(rows, 64)
     _apply_scale[segments, blocks, tiles](x, given, scales, out, rows, per_added, channels, silu=silu, **options)
