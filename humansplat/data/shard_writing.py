@@ -4,6 +4,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from humansplat.data.format import MANIFEST, read_manifest
 from humansplat.data.listing import PersonFolder, name_and_flags, tell_left_out
 from humansplat.data.tar_stream import BLOCK, INDEX, member_name
 from humansplat.errors import UserError
-from humansplat.io.atomic import replacing
+from humansplat.io.atomic import creating, replacing
 from humansplat.io.checksum import sha256_of
 
 FORMAT_VERSION = 1
@@ -144,14 +145,13 @@ def _claim(out: Path, plan: Sequence[Sequence[PackedFiles]]) -> None:
         digest.update(b"|")
     path = out / "plan.json"
     text = json.dumps({"format": FORMAT_VERSION, "sha256": digest.hexdigest()}) + "\n"
-    if path.is_file():
-        if path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{out} holds shards of other people or another size: give an empty folder")
-        return
-    if any(out.glob("shard-*.tar")):
-        raise UserError(f"{out} holds shards that were not made here: give an empty folder")
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    if not path.is_file():
+        if any(out.glob("shard-*.tar")) and not path.is_file():
+            raise UserError(f"{out} holds shards that were not made here: give an empty folder")
+        with suppress(FileExistsError), creating(path) as temporary:  # another process may be faster
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    if path.read_text(encoding="utf-8") != text:
+        raise UserError(f"{out} holds shards of other people or another size: give an empty folder")
 
 
 def _write(path: Path, people: Sequence[PackedFiles], progress: Callable[[int], object]) -> None:
