@@ -147,6 +147,13 @@ OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv3d: ViewConv,
 }
 """What takes the place of diffusers' classes."""
+_LAYERS = (BasicTransformerBlock, TemporalBasicTransformerBlock)
+
+
+def idle_layers(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """What attention to a single token does without while nothing is trained: parents, and names of layers there."""
+    layers = [part for part in network.modules() if isinstance(part, _LAYERS)]
+    return [place for part in layers for place in ((part, "norm2"), (part.attn2, "to_q"), (part.attn2, "to_k"))]
 
 
 def _change(block: ResnetBlock2D | TemporalResnetBlock, hidden: Tensor, added: Tensor) -> Tensor:

@@ -11,15 +11,18 @@ published for SV3D; ``humansplat.models.sv3d_weights`` maps the others.
 Shapes: b batch, v views, c channels of a latent, g and g2 cells on its sides, t tokens of the photo's embedding.
 """
 
+from typing import Any
+
 import torch
 from diffusers import ModelMixin as ModelMixin  # where pipelines look for the kind of a class of this module
 from diffusers.configuration_utils import register_to_config
+from diffusers.hooks import apply_group_offloading
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from humansplat.models.sv3d_blocks import OURS
+from humansplat.models.sv3d_blocks import OURS, Share, idle_layers
 from humansplat.structures.base import TensorStruct
 
 _DOWN = ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",)
@@ -143,6 +146,8 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
         for module in self.modules():
             if type(module) in OURS:
                 module.__class__ = OURS[type(module)]
+            if isinstance(module, Share):  # diffusers makes it on the CPU, whatever device is the default
+                module.mix_factor = nn.Parameter(torch.full((1,), 0.5))
         left = projection_class_embeddings_input_dim - addition_time_embed_dim
         if left < 0 or left % 4:
             raise ValueError(
@@ -170,6 +175,31 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
                 if isinstance(module, nn.Conv2d | nn.Conv3d):
                     order = torch.channels_last if module.weight.ndim == 4 else torch.channels_last_3d
                     module.weight.data = module.weight.contiguous(memory_format=order)
+
+    def enable_group_offload(
+        self,
+        onload_device: torch.device | str,
+        offload_device: torch.device | str = "cpu",
+        offload_type: str = "block_level",
+        **options: Any,
+    ) -> None:
+        """Bring layers to a device while they compute, see diffusers' ``ModelMixin.enable_group_offload``.
+
+        With ``leaf_level`` the layers that attention to a single token does without are brought by themselves, when
+        something asks for them after all. diffusers fetches each layer while the one before computes, in the order
+        of the first run, and warns of those that it did not see there.
+        """
+        places = idle_layers(self) if offload_type == "leaf_level" else []
+        idle = [(parent, name, getattr(parent, name)) for parent, name in places]
+        try:
+            for parent, name, _ in idle:
+                setattr(parent, name, None)
+            super().enable_group_offload(onload_device, offload_device, offload_type, **options)
+        finally:
+            for parent, name, layer in idle:
+                setattr(parent, name, layer)
+        for _, _, layer in idle:
+            apply_group_offloading(layer, onload_device, offload_device, offload_type)
 
     def view_vector(self, conditions: ViewConditions) -> Float[Tensor, "b v e"]:
         """Sinusoidal embeddings of the views: of ``cond_aug``, polar angle and azimuth, in this order, in float32."""

@@ -293,7 +293,11 @@ class Reconstructor:
 
         assert self.autoencoder is not None
         model = load_sv3d(self.weights.path / VIEW_MODEL).to(self.device)
-        return ViewSynthesizer(model.unet, model.image_encoder, self.autoencoder, model.image_mean, model.image_std)
+        parts = model.unet, model.image_encoder, self.autoencoder
+        synthesizer = ViewSynthesizer(*parts, model.image_mean, model.image_std)
+        if self.device.type == "cuda":
+            synthesizer.use_cuda_graphs()
+        return synthesizer
 
     def _body_estimator(self) -> BodyEstimator:
         if self._estimator is None:

@@ -96,8 +96,9 @@ class ViewSynthesizer(DiffusionPipeline):
 
         A GPU that waits for the host's thousands of launches waits no longer. The first call of each setting (sizes,
         guidance or none, one pass or two) takes as long as three steps more. All networks must be on one CUDA
-        device, without offload. Moving the pipeline gives the graphs up; they are recorded anew where it is then.
-        The UNet's weights are laid channels last, as its kernels like them, and stay so.
+        device, without offload. Moving the pipeline to another gives the graphs up, and they are recorded anew there;
+        moving it to the CPU, which offload does, ends their use. The UNet's weights are laid channels last, as its
+        kernels like them, and stay so.
 
         Args:
             most: Graphs that are kept, of three a setting; the memory that they work in is shared.
@@ -114,9 +115,12 @@ class ViewSynthesizer(DiffusionPipeline):
 
     def to(self, *args: object, **kwargs: object) -> "ViewSynthesizer":
         """Move or cast all networks, see diffusers' ``DiffusionPipeline.to``; recorded graphs are given up."""
-        if self._graphs is not None:
-            self._graphs.release()
-        return super().to(*args, **kwargs)
+        most = None if self._graphs is None else self._graphs.most
+        self.release_cuda_graphs()
+        moved = super().to(*args, **kwargs)
+        if most is not None and self.device.type == "cuda":
+            self.use_cuda_graphs(most)
+        return moved
 
     @torch.no_grad()
     def __call__(

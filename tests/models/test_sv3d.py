@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
@@ -6,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from humansplat.errors import UserError
 from humansplat.models.edm import LatentDenoiser, add_noise
 from humansplat.models.sv3d import SV3D, build_image_encoder, load_sv3d
+from humansplat.models.sv3d_blocks import idle_layers
 from humansplat.models.sv3d_unet import ViewConditions
 
 
@@ -28,6 +31,16 @@ def inputs(rng: torch.Generator, batch: int = 2) -> dict[str, torch.Tensor]:
         "azimuths": torch.tensor([0.0, 1.57, 3.14, 4.71]).expand(batch, 4),
         "elevations": torch.rand(batch, 4, generator=rng) - 0.5,
     }
+
+
+def two_views(rng: torch.Generator) -> ViewConditions:
+    return ViewConditions(
+        image_embedding=torch.randn(1, 1, 16, generator=rng),
+        photo_latent=torch.randn(1, 4, 4, 4, generator=rng),
+        cond_aug=torch.zeros(1, 2),
+        polar=torch.ones(1, 2),
+        azimuth=torch.ones(1, 2),
+    )
 
 
 def test_every_condition_reaches_the_view_it_is_of(model, rng):
@@ -112,13 +125,7 @@ def test_it_is_diffusers_network_but_for_the_conditions_and_the_norms(make_tiny_
 def test_checkpointing_does_not_change_gradients(make_tiny_sv3d, rng):
     unet = make_tiny_sv3d().train().requires_grad_(True)
     sample, level = torch.randn(1, 2, 4, 4, 4, generator=rng), torch.zeros(1)
-    conditions = ViewConditions(
-        image_embedding=torch.randn(1, 1, 16, generator=rng),
-        photo_latent=torch.randn(1, 4, 4, 4, generator=rng),
-        cond_aug=torch.zeros(1, 2),
-        polar=torch.ones(1, 2),
-        azimuth=torch.ones(1, 2),
-    )
+    conditions = two_views(rng)
     gradients = []
     for enable in (False, True):
         unet.zero_grad()
@@ -127,6 +134,32 @@ def test_checkpointing_does_not_change_gradients(make_tiny_sv3d, rng):
         unet(sample, level, conditions).square().sum().backward()
         gradients.append(unet.conv_in.weight.grad.clone())
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_offload_waits_for_no_layer_that_never_runs(make_tiny_sv3d, rng, caplog, monkeypatch, device):
+    """diffusers' fetches layers ahead in the order of a first run, and warns of those that it missed there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    unet = make_tiny_sv3d().to(device)
+    sample, level = torch.randn(1, 2, 4, 4, 4, generator=rng).to(device), torch.zeros(1, device=device)
+    conditions = two_views(rng).to(device)
+    ran: list[torch.nn.Module] = []
+    leaves = {module for module in unet.modules() if next(module.parameters(recurse=False), None) is not None}
+    hooks = [module.register_forward_hook(lambda module, *_: ran.append(module)) for module in leaves]
+    with torch.no_grad():
+        expected = unet(sample, level, conditions)
+        idle = {getattr(parent, name) for parent, name in idle_layers(unet)}
+        assert leaves - set(ran) == idle
+        for hook in hooks:
+            hook.remove()
+        unet.enable_group_offload(device, offload_type="leaf_level", use_stream=device == "cuda")
+        for _ in range(2):
+            torch.testing.assert_close(unet(sample, level, conditions), expected)
+    assert all(hasattr(layer, "_diffusers_hook") for layer in idle)
+    torch.testing.assert_close(unet(sample, level, conditions), expected, atol=1e-4, rtol=1e-4)  # all layers run
+    assert "not executed" not in caplog.text
 
 
 def test_a_folder_gives_the_same_model_and_refuses_another(model, rng, tmp_path):

@@ -164,6 +164,16 @@ def test_a_view_model_makes_the_unseen_views_by_the_seed(four_views, capture, bo
         reconstructor("photo.jpg")
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_views_are_replayed_from_graphs(four_views, capture, camera):
+    reconstructor, photo = Reconstructor.from_pretrained(four_views, "cuda"), capture.composited()
+    recorded, replayed = (reconstructor.view_latents(photo, camera) for _ in range(2))
+    assert torch.equal(recorded, replayed)
+    reconstructor._synthesizer.release_cuda_graphs()
+    torch.testing.assert_close(reconstructor.view_latents(photo, camera), replayed, rtol=0, atol=1e-4)
+
+
 def test_what_a_view_model_does_not_go_with_is_refused(four_views, tmp_path):
     folder = shutil.copytree(four_views, tmp_path / "one")
     config = folder / "config.json"

@@ -96,9 +96,10 @@ def test_cuda_graphs_give_the_same_views(synthesizer, rng):
             views = [[synthesizer(photo[None], num_steps=3, **given) for given in settings] for photo in photos]
             for ours, theirs in zip(sum(views, []), sum(expected, []), strict=True):
                 torch.testing.assert_close(ours.latents, theirs.latents, rtol=0, atol=1e-5)
-        synthesizer.to("cpu")
+        synthesizer.vae.to("cpu")
         with pytest.raises(UserError, match="not all networks stay on cuda:0"):
             synthesizer(photos[:1], num_steps=1)
+        assert synthesizer.to("cpu")(photos[:1], num_steps=1).images.device.type == "cpu"
     finally:
         synthesizer.release_cuda_graphs()
         synthesizer.to("cpu")
