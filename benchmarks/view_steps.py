@@ -122,7 +122,7 @@ def measure(config: TrainConfig, accelerator: Accelerator, pool: Any, steps: int
 def mark(trainer: Trainer[Any, Any], marks: Marks, losses: list[Tensor]) -> None:
     """Have the trainer's parts leave marks, and the losses be kept."""
     task, learner = trainer.task, trainer.learner
-    loss, latents, step = task.training_loss, task._latents, learner.step  # type: ignore[attr-defined]
+    loss, encoded, step = task.training_loss, task._encoded, learner.step  # type: ignore[attr-defined]
 
     def marked_loss(*arguments: Any) -> dict[str, Tensor]:
         values = loss(*arguments)
@@ -130,9 +130,9 @@ def mark(trainer: Trainer[Any, Any], marks: Marks, losses: list[Tensor]) -> None
         marks("losses")
         return values
 
-    def marked_latents(*arguments: Any) -> Tensor:
+    def marked_encoded(*arguments: Any) -> Any:
         marks("encode")
-        made: Tensor = latents(*arguments)
+        made = encoded(*arguments)
         marks("encoded")
         return made
 
@@ -140,7 +140,7 @@ def mark(trainer: Trainer[Any, Any], marks: Marks, losses: list[Tensor]) -> None
         marks("gradients")
         return step(*arguments)
 
-    task.training_loss, task._latents = marked_loss, marked_latents  # type: ignore[method-assign, attr-defined]
+    task.training_loss, task._encoded = marked_loss, marked_encoded  # type: ignore[method-assign, attr-defined]
     learner.step = marked_step  # type: ignore[method-assign]
 
 

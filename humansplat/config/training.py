@@ -64,7 +64,9 @@ class TrainConfig:
         if self.seed < 0:
             raise UserError(f"seed ({self.seed}) must be at least 0")
         if self.task == "reconstruction" and self.reconstruction.keep_latents:
-            _check_kept_latents(self.data)
+            _check_kept_latents(self.data, "reconstruction", ("gain", "permute"))
+        if self.task == "sv3d" and self.sv3d.keep_latents:
+            _check_kept_latents(self.data, "sv3d")
         if self.num_steps <= self.optim.warmup_steps:
             raise UserError(
                 f"num_steps ({self.num_steps}) must exceed optim.warmup_steps ({self.optim.warmup_steps}): lower it"
@@ -90,16 +92,14 @@ def _check_picture(size: int | None, model: ReconstructorConfig) -> None:
         raise UserError(f"data.image_size ({size}) must be a power of two, which body maps need")
 
 
-def _check_kept_latents(data: DataConfig) -> None:
+def _check_kept_latents(data: DataConfig, task: str, colors: tuple[str, ...] = ()) -> None:
     """Refuse what changes pictures whose latents are kept.
 
     Raises:
         UserError: With the remedy.
     """
-    for name in ("gain", "permute", "crop_scale", "crop_shift", "background", "jpeg"):
+    for name in (*colors, "crop_scale", "crop_shift", "background", "jpeg"):
         if getattr(data.augment, name) > 0:
-            raise UserError(f"reconstruction.keep_latents needs pictures as they are: set data.augment.{name} to 0")
+            raise UserError(f"{task}.keep_latents needs pictures as they are: set data.augment.{name} to 0")
     if data.source != "pool" or data.watch:
-        raise UserError(
-            "reconstruction.keep_latents needs a pool that stays: set data.source to pool, data.watch to false"
-        )
+        raise UserError(f"{task}.keep_latents needs a pool that stays: set data.source to pool, data.watch to false")

@@ -93,6 +93,11 @@ class SV3DConfig:
     view_jitter: float = 0.0
     """Share of the people whose unseen views are not the rig's but others of the whole person, at their own azimuths
     and elevations."""
+    keep_latents: bool = False
+    """Encode the rig's views of all people once, mirrored and not, instead of in every step; needs people who stay in
+    memory, no ``view_jitter``, and nothing of ``data.augment`` but ``mirror`` and colours."""
+    keep_variants: int = 4
+    """In how many colours, drawn as ``data.augment`` says, each person is kept."""
     sigma_mean: float = 0.7
     """Mean of the logarithm of the noise levels,"""
     sigma_std: float = 1.6
@@ -113,6 +118,10 @@ class SV3DConfig:
                 raise UserError(f"sv3d.{name} ({getattr(self, name)}) is a probability below 1")
         if not 0 <= self.view_jitter <= 1:
             raise UserError(f"sv3d.view_jitter ({self.view_jitter}) is a share: give a number from 0 to 1")
+        if self.keep_latents and self.view_jitter > 0:
+            raise UserError("sv3d.keep_latents is of the rig's views alone: set sv3d.view_jitter to 0")
+        if self.keep_variants < 1:
+            raise UserError(f"sv3d.keep_variants ({self.keep_variants}) must be at least 1")
         if self.sigma_std < 0 or self.validation_steps < 1:
             raise UserError(
                 f"sv3d.sigma_std ({self.sigma_std}) must be at least 0 and validation_steps "

@@ -60,9 +60,7 @@ class SV3D(nn.Module):
 
     def embed_photo(self, photo: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 d"]:
         """One token of the image encoder for each photo, sRGB in [0, 1], of any size."""
-        side = (self.image_size, self.image_size)
-        resized = F.interpolate(photo, side, mode="bicubic", align_corners=False, antialias=True)
-        channels = zip(resized.unbind(1), self.image_mean, self.image_std, strict=True)
+        channels = zip(resize_photo(photo, self.image_size).unbind(1), self.image_mean, self.image_std, strict=True)
         pixels = torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
         return self.image_encoder(pixels.to(self.image_encoder.dtype)).image_embeds[:, None]
 
@@ -135,6 +133,13 @@ class SV3D(nn.Module):
         }
         text = json.dumps(values, indent=1) + "\n"
         (folder / FEATURE_EXTRACTOR / "preprocessor_config.json").write_text(text, encoding="utf-8")
+
+
+def resize_photo(photo: Float[Tensor, "b 3 h w"], side: int) -> Float[Tensor, "b 3 s s"]:
+    """A photo as an image encoder of that side sees it, before its norm; one of that size stays as it is."""
+    if photo.shape[-2:] == (side, side):
+        return photo
+    return F.interpolate(photo, (side, side), mode="bicubic", align_corners=False, antialias=True)
 
 
 def load_sv3d(folder: Path, dtype: torch.dtype = torch.float32) -> SV3D:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.render import render_gaussians
 from humansplat.render.gaussians import RenderedImages
 from humansplat.structures import Gaussians, PosedBody
-from humansplat.training.kept_latents import KeptLatents
+from humansplat.training.kept_latents import KeptPeople
 from humansplat.training.latents import GivenLatents, LatentSource
 from humansplat.training.part_loss import PartLoss
 from humansplat.training.people import People, load_body
@@ -48,7 +48,7 @@ class ReconstructionTask:
         assert config.data.image_size is not None  # the configuration sees to it
         self.image_size = config.data.image_size
         self.latents = LatentSource(self.options)
-        self._kept: KeptLatents | None = None
+        self._kept: KeptPeople | None = None
         self._precision = config.mixed_precision
         if config.compile != "no" and not self.options.keep_latents:
             self.latents.compile_encoder()
@@ -87,9 +87,12 @@ class ReconstructionTask:
             return batch
         assert isinstance(pool, PeoplePool)
         if self._kept is None:  # the first people drawn are the training's
-            with autocast(pool.device, self._precision):  # as in a step
-                self._kept = KeptLatents(self.latents, pool, options.num_inputs)
-        return self._kept.given_to(batch) if pool is self._kept.pool else batch
+            self._kept = KeptPeople(pool, self._to_keep, num_inputs=options.num_inputs)
+        if pool is not self._kept.pool:
+            return batch
+        mirrored = torch.zeros_like(batch.people).bool() if batch.mirrored is None else batch.mirrored
+        [latents] = self._kept.of(batch.people, mirrored)
+        return replace(batch, latents=latents)
 
     def training_loss(
         self, module: nn.Module, batch: PeopleBatch, generator: torch.Generator, step: int
@@ -165,6 +168,10 @@ class ReconstructionTask:
     def _validated(self, module: nn.Module, batch: PeopleBatch) -> RenderedImages:
         """The targets' renders, of true bodies and the latents to validate on."""
         return self._render(self._reconstruct(module, batch, batch.body, self.latents.validated(batch)), batch)
+
+    def _to_keep(self, batch: PeopleBatch) -> tuple[Tensor]:
+        with autocast(batch.images.device, self._precision):  # as in a step
+            return (self.latents.encode(batch.images).half(),)
 
     def _perturbed(self, batch: PeopleBatch, generator: torch.Generator) -> PosedBody:
         """Wrong bodies for a share of the batch, the true ones for the rest."""

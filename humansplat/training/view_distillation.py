@@ -41,7 +41,7 @@ from humansplat.models.sv3d import SV3D, check_latents, load_sv3d
 from humansplat.pipelines.cuda_graphs import CudaGraphs
 from humansplat.pipelines.view_synthesis import stated_sampling
 from humansplat.pipelines.weights import ViewSampling
-from humansplat.training.view_jitter import TrainingViews
+from humansplat.training.view_jitter import EncodedViews, TrainingViews
 from humansplat.training.view_task import ViewDenoising, ViewTask, validation_noise
 
 OF_TEACHER = ("psnr", "psnr_box", "sharpness", "front_back_color")
@@ -62,6 +62,7 @@ class ViewDistillation(ViewTask):
         assert self.distill.teacher is not None
         self.teacher = load_sv3d(self.distill.teacher)
         check_latents(self.teacher.unet, self.autoencoder)
+        self._photo_side = self.teacher.image_size
         self.taught = teacher_sampling(self.distill, stated_sampling(self.teacher.unet))
         self.learned = student_sampling(self.distill.steps, self.taught, self.options.validation_steps)
         self._pieces = pieces(self.taught.sigmas(), self.distill.steps or 1)
@@ -74,13 +75,12 @@ class ViewDistillation(ViewTask):
         return (self.autoencoder, self.teacher)
 
     def training_loss(
-        self, module: nn.Module, batch: PeopleBatch, generator: torch.Generator, step: int
+        self, module: nn.Module, batch: PeopleBatch | EncodedViews, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
         """Squared distance of the student's estimates from what the teacher wants, weighted as in its own training."""
         with torch.no_grad():
-            views = self._views(batch, generator)
-            clean = self._latents(views)
-            told = clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations
+            given = self._encoded(batch, generator)
+            clean, told = given.latents, given.told
             noise = draws.normal(generator, *clean.shape)
             if self.distill.steps is None:
                 sigma = lognormal_sigmas(len(clean), self.options.sigma_mean, self.options.sigma_std, generator)

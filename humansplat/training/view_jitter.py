@@ -31,11 +31,30 @@ class TrainingViews(TensorStruct):
     """Radians."""
 
 
+class EncodedViews(TensorStruct):
+    """What a training step needs of the same views."""
+
+    latents: Float[Tensor, "b v c g g2"]
+    """Clean."""
+    photo: Float[Tensor, "b 3 h w"]
+    azimuths: Float[Tensor, "b v"]
+    elevations: Float[Tensor, "b v"]
+
+    @property
+    def told(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The photo's latent, the photo and where the views are: what a denoiser knows beside the noised ones."""
+        return self.latents[:, 0], self.photo, self.azimuths, self.elevations
+
+
 def rig_views(batch: PeopleBatch) -> TrainingViews:
     """The photograph and the three views orthogonal to it."""
     up = elevations(batch.cameras)
-    quarters = torch.arange(up.shape[1], device=up.device) * (math.pi / 2)
-    return TrainingViews(pictures=on_white(batch.images), azimuths=quarters.expand_as(up), elevations=up)
+    return TrainingViews(pictures=on_white(batch.images), azimuths=quarters(up), elevations=up)
+
+
+def quarters(like: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
+    """Azimuths of the rig's views, radians."""
+    return (torch.arange(like.shape[1], device=like.device) * (math.pi / 2)).expand_as(like)
 
 
 def jittered_views(batch: PeopleBatch, chosen: Bool[Tensor, " b"]) -> TrainingViews:

@@ -18,13 +18,17 @@ from humansplat.metrics.image import psnr
 from humansplat.models.autoencoder import decode_latents, encode_images, load_autoencoder
 from humansplat.models.edm import add_noise, karras_sigmas, lognormal_sigmas, loss_weight
 from humansplat.models.edm_sampling import Sampler, sample, unit_noise, with_known
-from humansplat.models.sv3d import SV3D, build_image_encoder, check_latents, load_sv3d
+from humansplat.models.sv3d import SV3D, build_image_encoder, check_latents, load_sv3d, resize_photo
 from humansplat.models.sv3d_unet import SV3DUNet
 from humansplat.training.graphs import ReplayedFunction
-from humansplat.training.view_jitter import TrainingViews, jittered_views, rig_views
+from humansplat.training.kept_latents import KeptPeople
+from humansplat.training.precision import autocast
+from humansplat.training.view_jitter import EncodedViews, TrainingViews, jittered_views, quarters, rig_views
 
 VALIDATION_BATCH = 8
 ONE_STEP_SIGMA = 1.0
+KEPT_AT_ONCE = 16
+"""People whose latents are computed together, to be kept."""
 
 
 class ViewDenoising(nn.Module):
@@ -70,6 +74,9 @@ class ViewTask:
         self.options = config.sv3d
         self.augment = config.data.augment
         self.autoencoder = load_autoencoder(self.options.autoencoder)
+        self._photo_side = 0
+        self._precision, self._seed = config.mixed_precision, config.seed
+        self._kept: KeptPeople | None = None
         self._encode = ReplayedFunction(self._latents_of, enabled=config.compile == "graphs")
 
     def build_module(self) -> nn.Module:
@@ -83,6 +90,7 @@ class ViewTask:
         scaling, weights = self.autoencoder.config["scaling_factor"], options.weights or options.distill.teacher
         model = build_sv3d(options, scaling) if weights is None else load_sv3d(weights)
         check_latents(model.unet, self.autoencoder)
+        self._photo_side = max(self._photo_side, model.image_size)
         model.unet.register_to_config(sampling=None)  # of weights that were distilled; no longer true of these
         module = ViewDenoising(model.train())
         if options.trainable:
@@ -95,24 +103,29 @@ class ViewTask:
         """The autoencoder."""
         return (self.autoencoder,)
 
-    def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> PeopleBatch:
-        """People with all four views of the rig, and three others where views are jittered."""
+    def sample(self, pool: PeoplePool, batch_size: int, generator: torch.Generator) -> PeopleBatch | EncodedViews:
+        """People with all four views of the rig, and three others where views are jittered; or what is kept."""
+        if self.options.keep_latents:
+            if self._kept is None:  # the first people drawn are the training's
+                self._kept = self._keep(pool)
+            if pool is self._kept.pool:
+                return self._drawn_of(self._kept, batch_size, generator)
         count = NUM_RIG_VIEWS - 1 if self.options.view_jitter > 0 else 1
         return pool.sample(batch_size, count, generator, num_inputs=4, whole=True, augment=self.augment)
 
     def training_loss(
-        self, module: nn.Module, batch: PeopleBatch, generator: torch.Generator, step: int
+        self, module: nn.Module, batch: PeopleBatch | EncodedViews, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
         """Squared error of the denoised latents, weighted so that the network's own counts alike everywhere."""
         with torch.no_grad():
-            views = self._views(batch, generator)
-            clean = self._latents(views)
+            given = self._encoded(batch, generator)
+        clean = given.latents
         count, options = len(clean), self.options
         sigma = lognormal_sigmas(count, options.sigma_mean, options.sigma_std, generator)
         noised = add_noise(clean, draws.normal(generator, *clean.shape), sigma)
         drawn = draws.uniform(generator, count, 3)
         kept = ((drawn[:, :2] >= options.drop) & (drawn[:, 2:] >= options.drop_both)).to(clean.dtype)
-        estimate = module(noised, sigma, clean[:, 0], views.pictures[:, 0], views.azimuths, views.elevations, kept)
+        estimate = module(noised, sigma, *given.told, kept)
         error = (estimate.float() - clean).square().mean(dim=(1, 2, 3, 4))
         return {"denoising": (loss_weight(sigma) * error).mean(), "_latent_error": error.detach().mean()}
 
@@ -148,6 +161,44 @@ class ViewTask:
         """Write ``unet/``, ``image_encoder/`` and ``feature_extractor/``."""
         assert isinstance(module, ViewDenoising)
         module.model.save(folder)
+
+    def _encoded(self, batch: PeopleBatch | EncodedViews, generator: torch.Generator) -> EncodedViews:
+        """What a step needs of a batch, unless it is that already."""
+        if isinstance(batch, EncodedViews):
+            return batch
+        views = self._views(batch, generator)
+        return EncodedViews(
+            latents=self._latents(views),
+            photo=views.pictures[:, 0],
+            azimuths=views.azimuths,
+            elevations=views.elevations,
+        )
+
+    def _keep(self, pool: PeoplePool) -> KeptPeople:
+        assert self._photo_side > 0  # the network's, which is built first
+
+        def encode(batch: PeopleBatch) -> tuple[Tensor, Tensor, Tensor]:
+            views = rig_views(batch)
+            photo = resize_photo(views.pictures[:, 0], self._photo_side)
+            with autocast(pool.device, self._precision):  # as in a step
+                return self._latents(views).half(), photo.half(), views.elevations
+
+        return KeptPeople(
+            pool,
+            encode,
+            num_inputs=NUM_RIG_VIEWS,
+            colors=self.augment,
+            variants=self.options.keep_variants,
+            seed=self._seed,
+            at_once=KEPT_AT_ONCE,
+        )
+
+    def _drawn_of(self, kept: KeptPeople, count: int, generator: torch.Generator) -> EncodedViews:
+        people = draws.integers(generator, len(kept.pool), count)
+        mirrored = draws.uniform(generator, count) < self.augment.mirror
+        variant = draws.integers(generator, kept.variants, count)
+        latents, photo, elevations = kept.of(people, mirrored, variant)
+        return EncodedViews(latents=latents, photo=photo, azimuths=quarters(elevations), elevations=elevations)
 
     def _views(self, batch: PeopleBatch, generator: torch.Generator) -> TrainingViews:
         """The rig's, for some people jittered."""

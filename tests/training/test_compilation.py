@@ -52,7 +52,7 @@ def test_recorded_steps_are_the_steps_as_written(precision):
     for how in ("no", "graphs"):
         torch.manual_seed(0)
         with device:
-            module = ViewDenoising(build_sv3d(SV3DConfig(), 1.0)).train()
+            module = ViewDenoising(build_sv3d(SV3DConfig(), 1.0)).to(device).train()  # diffusers makes some on the CPU
         optimizer = make_optimizer(module, OptimConfig(lr=1e-3))
         compile_network(module, how)
         generator = torch.Generator(device).manual_seed(1)

@@ -37,9 +37,11 @@ def folder(make_tiny_sv3d, tmp_path_factory):
 
 @pytest.fixture
 def make(folder):
-    def make(**distill: object) -> ViewTask:
+    def make(keep_latents: bool = False, **distill: object) -> ViewTask:
         options = DistillConfig(**{"teacher": folder, **distill})
-        sv3d = SV3DConfig(autoencoder=folder / "vae", validation_steps=1, distill=options)
+        sv3d = SV3DConfig(
+            autoencoder=folder / "vae", validation_steps=1, keep_latents=keep_latents, keep_variants=1, distill=options
+        )
         data = DataConfig(image_size=64, augment=AugmentConfig())
         return make_task(
             TrainConfig(task="sv3d", num_steps=10, optim=OptimConfig(warmup_steps=1), data=data, sv3d=sv3d)
@@ -98,7 +100,7 @@ def test_one_step_is_wanted_where_the_guided_pipeline_ends(make, folder, pool):
 
 
 def test_a_student_learns_and_says_how_it_is_sampled(make, folder, pool, tmp_path):
-    task = make(steps=2, teacher_steps=4)
+    task = make(keep_latents=True, steps=2, teacher_steps=4)
     module = task.build_module()
     assert stated_sampling(module.model.unet) is None  # until it has learned
     # Nothing is left to learn of a teacher without guidance, which the student begins as.

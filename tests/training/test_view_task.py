@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from humansplat.config import AugmentConfig, DataConfig, OptimConfig, SV3DConfig, SV3DModelConfig, TrainConfig
+from humansplat.data.augment import mirror
 from humansplat.draws import BatchGenerator
 from humansplat.errors import UserError
 from humansplat.models.autoencoder import build_autoencoder
-from humansplat.models.sv3d import load_sv3d
+from humansplat.models.sv3d import load_sv3d, resize_photo
 from humansplat.training.view_task import ViewTask
 
 SIZES = SV3DModelConfig(
@@ -26,14 +29,15 @@ def make_task(tmp_path):
     torch.manual_seed(0)
     build_autoencoder((16, 16, 16, 16)).save_pretrained(tmp_path / "vae")
 
-    def make(**options: object) -> ViewTask:
+    def make(augment: AugmentConfig | None = None, **options: object) -> ViewTask:
         return ViewTask(
             TrainConfig(
                 task="sv3d",
                 num_steps=10,
                 optim=OptimConfig(warmup_steps=1),
-                data=DataConfig(image_size=64, augment=AugmentConfig()),
-                sv3d=SV3DConfig(autoencoder=tmp_path / "vae", model=SIZES, validation_steps=1, **options),
+                data=DataConfig(image_size=64, augment=augment or AugmentConfig()),
+                sv3d=SV3DConfig(**{"autoencoder": tmp_path / "vae", "model": SIZES, "validation_steps": 1} | options),
+                mixed_precision="no",
             )
         )
 
@@ -83,6 +87,38 @@ def test_mistakes_are_refused(make_task):
         SV3DConfig(drop=1.0)
     with pytest.raises(UserError, match="must divide all widths"):
         SV3DConfig(model=SV3DModelConfig(norm_groups=24))
+    with pytest.raises(UserError, match=r"set sv3d\.view_jitter to 0"):
+        SV3DConfig(keep_latents=True, view_jitter=0.1)
+    with pytest.raises(UserError, match=r"sv3d\.keep_latents needs .* set data\.augment\.jpeg to 0"):
+        make_task(AugmentConfig(jpeg=0.1), keep_latents=True)
+    with pytest.raises(UserError, match=r"sv3d\.keep_latents needs a pool that stays"):
+        TrainConfig(task="sv3d", data=DataConfig(watch=True), sv3d=SV3DConfig(keep_latents=True))
+
+
+def test_kept_people_are_those_of_the_pictures(make_task, pool):
+    """Mirrored or not as they are; in other colours all views of one draw, and the photo that the network is told."""
+    task = make_task(AugmentConfig(mirror=0.5, gain=0.0), keep_latents=True)
+    task.build_module()
+    batch = task.sample(pool, 8, torch.Generator().manual_seed(0))
+    people = torch.tensor([0, 1, 0, 1])
+    mirrored = torch.tensor([True, True, False, False])
+    truth = pool.batch(people, people[:, None] * 0, num_inputs=4)
+    truth = task._encoded(mirror(truth, mirrored, pool.template), torch.Generator())
+    kept = task._kept.of(people, mirrored)
+    torch.testing.assert_close(kept[0], truth.latents, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(kept[1], resize_photo(truth.photo, 32), rtol=1e-3, atol=1e-3)
+    assert torch.equal(kept[2], truth.elevations)
+    assert torch.equal(batch.azimuths, truth.azimuths[:1].expand(8, -1))
+    assert all((latents == kept[0]).flatten(1).all(dim=1).any() for latents in batch.latents)
+
+    whole = replace(SIZES, encoder_image=64)  # the photo as it is
+    task = make_task(AugmentConfig(gain=0.5), keep_latents=True, keep_variants=2, model=whole)
+    module = task.build_module()
+    batch = task.sample(pool, 8, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(task._encode(batch.photo), batch.latents[:, 0], rtol=1e-2, atol=1e-2)
+    assert len(batch.photo.mean(dim=(2, 3)).unique(dim=0)) >= 4  # two people in two colours
+    terms = task.training_loss(module, batch, torch.Generator().manual_seed(0), 0)
+    assert terms["denoising"].isfinite()
 
 
 def test_a_step_is_the_same_in_parts(make_task, pool):
