@@ -12,26 +12,36 @@ import beartype
 import numpy as np
 import pytest
 import torch
-from jaxtyping import _import_hook, install_import_hook
+from jaxtyping import install_import_hook
 
 
-class Loader(_import_hook._JaxtypingLoader):
-    """Keeps the hook's compiled code apart from Python's, as its parent does, but for the library's own files only.
+def keep_code_of_imports() -> None:
+    """Have the hook keep its compiled code apart from Python's for the library's own files only.
 
-    The parent does so while a module runs, too, so that whatever the library imports is compiled anew: half of the
-    time that collecting the tests takes.
+    It does so while a module runs, too, so that whatever the library imports is compiled anew: half of the time that
+    collecting the tests takes. All of this is jaxtyping's own: a version that does it otherwise is left alone.
     """
+    try:
+        from jaxtyping import _import_hook
 
-    def get_code(self, fullname: str) -> CodeType | None:
-        place = partial(_import_hook._optimized_cache_from_source, self._typechecker.get_hash())
-        with patch("importlib._bootstrap_external.cache_from_source", place):
-            return super().get_code(fullname)
+        parent, place_of = _import_hook._JaxtypingLoader, _import_hook._optimized_cache_from_source
+        place_of(parent("", "", typechecker=_import_hook.Typechecker(None))._typechecker.get_hash(), "module.py")
+    except (ImportError, AttributeError, TypeError):
+        return
 
-    def exec_module(self, module: ModuleType) -> None:
-        SourceFileLoader.exec_module(self, module)
+    class Loader(parent):
+        def get_code(self, fullname: str) -> CodeType | None:
+            place = partial(place_of, self._typechecker.get_hash())
+            with patch("importlib._bootstrap_external.cache_from_source", place):
+                return super().get_code(fullname)
+
+        def exec_module(self, module: ModuleType) -> None:
+            SourceFileLoader.exec_module(self, module)
+
+    _import_hook._JaxtypingLoader = Loader
 
 
-_import_hook._JaxtypingLoader = Loader
+keep_code_of_imports()
 # A whole number is a float to the type checker (PEP 484), so it is to the tests.
 CHECK = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 
