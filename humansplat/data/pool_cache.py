@@ -5,6 +5,7 @@ that start together share the operating system's copy. The cache holds one ``.np
 ``[people, ...]``, and ``index.json``, which says of whom, of what size, and of which state of the folder they are.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -134,8 +135,8 @@ def _replace(folder: Path, new: Path) -> None:
         try:
             new.rename(folder)
             return
-        except OSError:
-            if not folder.is_dir():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         with suppress(FileNotFoundError):  # another process has taken it away
             folder.rename(new.with_name(f"old-{attempt}"))

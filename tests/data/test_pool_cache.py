@@ -54,6 +54,14 @@ def test_a_slower_run_takes_the_cache_that_a_faster_one_wrote_meanwhile(root, te
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("cache")] == ["cache"]
 
 
+def test_a_cache_stays_where_nothing_can_take_its_place(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "index.json").touch()
+    with pytest.raises(FileNotFoundError):
+        pool_cache._replace(tmp_path / "cache", tmp_path / "no")
+    assert (tmp_path / "cache" / "index.json").is_file()
+
+
 def test_a_folder_of_other_files_is_left_alone(root, template):
     with pytest.raises(UserError, match="holds no cache"):
         loaded(root, template, cache=root)
