@@ -46,6 +46,8 @@ def main() -> int:
     given = [value is not None for value in (arguments.vae, arguments.reconstructor, arguments.lifter)]
     if given not in ([True, True, False], [False, True, False], [False, False, True]):
         parser.error("give either --vae and --reconstructor, or --reconstructor of pixel space, or --lifter alone")
+    if not isinstance(arguments.view_sampling, dict):
+        parser.error(f"--view-sampling {arguments.view_sampling!r} must be a JSON object")
     if arguments.view_model is not None and (arguments.num_inputs == 1 or arguments.vae is None):
         parser.error("a view model goes with --num-inputs 4 and --vae")
     try:

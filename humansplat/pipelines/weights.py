@@ -138,8 +138,8 @@ def view_sampling(values: object, where: str = "the command line") -> ViewSampli
         sound = False
     if not sound:
         raise UserError(
-            f"{where}: view_sampling {values!r} must be num_steps above 0, guidance of two numbers and a sampler, one "
-            f"of {', '.join(get_args(Sampler))}"
+            f"{where}: view_sampling {values!r} must be num_steps, sigma_max and sigma_min above 0, guidance of two "
+            f"numbers and a sampler, one of {', '.join(get_args(Sampler))}"
         )
     return sampling
 

@@ -43,14 +43,18 @@ def test_a_reconstructor_is_exported_with_its_autoencoder(export, tiny_weights, 
     assert_halved(LatentReconstructor, tiny_weights / "reconstructor", tmp_path / "out" / "reconstructor")
 
 
-def test_a_view_model_goes_along(export, tiny_weights, make_tiny_sv3d, tmp_path):
+def test_a_view_model_goes_along(export, tiny_weights, make_tiny_sv3d, tmp_path, capsys):
     unet = make_tiny_sv3d(latent_scaling=1.0, sampling={"num_steps": 3, "sampler": "euler"})  # as of a distilled one
     model = SV3D(unet, build_image_encoder(16, 1, 2, 16, image_size=32))
     model.save(tmp_path / "views")
     source = ["--vae", tiny_weights / "vae", "--reconstructor", tiny_weights / "reconstructor"]
     with pytest.raises(SystemExit):
         export(*source, "--view-model", tmp_path / "views", "--out", tmp_path / "out")
-    source += ["--num-inputs", 4, "--view-model", tmp_path / "views", "--view-sampling", '{"guidance": [1, 2]}']
+    source += ["--num-inputs", 4, "--view-model", tmp_path / "views"]
+    with pytest.raises(SystemExit):
+        export(*source, "--view-sampling", "[6]", "--out", tmp_path / "out")
+    assert "--view-sampling [6] must be a JSON object" in capsys.readouterr().err
+    source += ["--view-sampling", '{"guidance": [1, 2]}']
     assert export(*source, "--photo-alone", "--image-size", 64, "--out", tmp_path / "out") == 0
     found = find_weights(tmp_path / "out")
     assert found.has_view_model
