@@ -63,7 +63,7 @@ class ViewCell(Cell):
         return f"| {self.trainable} | {self.batch} | {yes_no[0]} | {yes_no[1]} | {self.compile} | "
 
 
-# The first rows answer most, should time run out; temporal attention has at most 65,535 rows, which is a batch of 15.
+# The first rows answer most, should time run out.
 CELLS = (
     ViewCell(batch=4, checkpointing=True, trainable="release"),
     ViewCell(batch=4, checkpointing=True),

@@ -38,8 +38,7 @@ def score_generated(
 
     Returns:
         ``psnr``, ``ssim``, ``psnr_box``, ``ssim_box`` and ``sharpness`` of the generated views and, with a suffix, of
-        each;
-        ``front_back_color``, ``neighbour_color`` (mean distances of a channel, 0 to 1) and ``neighbour_height``
+        each; ``front_back_color``, ``neighbour_color`` (mean distances of a channel, 0 to 1) and ``neighbour_height``
         (overlap of the rows that two views occupy), with ``_true`` those of the true views.
     """
     each = score_colors(drawn, truth, masks) | {"sharpness": sharpness(drawn, truth, masks)}
