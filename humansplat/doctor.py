@@ -44,7 +44,10 @@ _PACKAGES = (
     _Package("embreex", "embreex", "pictures of meshes, for synthetic people", "pip install humansplat"),
     _Package("gsplat", "gsplat", "Gaussians rendered on an NVIDIA GPU", "pip install humansplat"),
     _Package(
-        "triton", "triton", "fast windowed attention on an NVIDIA GPU", "install torch with CUDA, which brings it"
+        "triton",
+        "triton",
+        "fast windowed attention and view synthesis on an NVIDIA GPU",
+        "install torch with CUDA, which brings it",
     ),
     _Package(
         "ai-edge-litert", "ai_edge_litert", "landmarks and mask of a photo", 'pip install "humansplat[photo]"', True
