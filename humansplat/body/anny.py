@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from humansplat.body.codec import decode_planes
 from humansplat.body.parts import makehuman_joint_part, parts_from_weights
 from humansplat.body.phenotypes import PHENOTYPE_NAMES, shape_coefficients
+from humansplat.body.protocol import BodyModel
 from humansplat.body.skinning import Skeleton, linear_blend_skinning
 from humansplat.geometry.rotations import axis_angle_to_matrix
 from humansplat.structures.body import PosedBody
@@ -25,6 +26,7 @@ MEAN_ADULT = {"age": 2 / 3, "height": 0.37}
 """Every other phenotype of the mean adult is 0.5; a height of 0.5 would be 1.84 m, and this is 1.70 m."""
 
 
+@BodyModel.register  # isinstance() does not see buffers from Python 3.12 on
 class AnnyBody(nn.Module):
     """Anny behind the ``BodyModel`` protocol: metres, +Y up, facing +Z, the left hand at +X.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from humansplat.body.parts import PART_NAMES, parts_from_weights
+from humansplat.body.protocol import BodyModel
 from humansplat.body.rest_pose import rest_placement, rest_rotations
 from humansplat.body.skinning import Skeleton, linear_blend_skinning
 from humansplat.body.smpl_files import Gender, SmplFile, SmplName, read_smpl_file
@@ -49,6 +50,7 @@ ROTATIONS: dict[str, dict[str, int]] = {
 HAND_POSES = {"left_hand_pose": "l", "right_hand_pose": "r"}
 
 
+@BodyModel.register  # isinstance() does not see buffers from Python 3.12 on
 class SmplBody(nn.Module):
     """A body of the SMPL family: metres, +Y up, facing +Z, the left hand at +X; at rest a T-pose.
 

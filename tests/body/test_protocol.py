@@ -8,6 +8,7 @@ from humansplat.errors import UserError
 
 def test_the_default_body_keeps_the_protocol(body):
     assert isinstance(body, BodyModel)
+    assert all(hasattr(body, member) for member in vars(BodyModel) if not member.startswith("_"))
     neutral = body.neutral(2)
     assert {name: tuple(tensor.shape[1:]) for name, tensor in neutral.items()} == body.parameter_shapes
     assert len(body.joint_names) == len(body.joint_parents) == body.weights.shape[1]

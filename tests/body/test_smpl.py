@@ -58,6 +58,7 @@ def assert_poses_agree(body, module, parameters):
 def test_the_smpl_family_keeps_the_protocol(name, smpl_folder):
     body = load_body_model(name, folder=smpl_folder, gender="female")
     assert isinstance(body, BodyModel)
+    assert all(hasattr(body, member) for member in vars(BodyModel) if not member.startswith("_"))
     neutral = body.neutral(2)
     assert {key: tuple(value.shape[1:]) for key, value in neutral.items()} == body.parameter_shapes
     assert len(body.joint_names) == len(body.joint_parents) == body.weights.shape[1] == NUM_JOINTS[name]
