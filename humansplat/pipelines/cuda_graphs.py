@@ -32,12 +32,14 @@ class CudaGraphs:
         most: Graphs that are kept, two or more; before another is recorded the oldest is given up.
 
     Raises:
-        UserError: If the device is not a CUDA device.
+        UserError: If the device is not a CUDA device, or fewer than two graphs are to be kept.
     """
 
     def __init__(self, device: torch.device, most: int = 8) -> None:
         if device.type != "cuda":
             raise UserError(f"CUDA graphs need a CUDA device, the networks are on {device}: move them, or do without")
+        if most < 2:  # one makes room for the next, and the memory they share is the remaining ones'
+            raise UserError(f"{most} CUDA graphs are to be kept; keep two or more")
         self.device = device
         self.most = most
         self._recorded: dict[Hashable, _Recorded] = {}

@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from diffusers import DiffusionPipeline
@@ -101,10 +102,10 @@ class ViewSynthesizer(DiffusionPipeline):
         kernels like them, and stay so.
 
         Args:
-            most: Graphs that are kept, of three a setting; the memory that they work in is shared.
+            most: Graphs that are kept, two or more, of three a setting; the memory that they work in is shared.
 
         Raises:
-            UserError: If the networks are not on a CUDA device.
+            UserError: If the networks are not on a CUDA device, or fewer than two graphs are to be kept.
         """
         self._graphs = CudaGraphs(self.device, most)
         self.unet.channels_last()
@@ -159,7 +160,7 @@ class ViewSynthesizer(DiffusionPipeline):
                 less memory.
 
         Raises:
-            UserError: If the views do not begin with the photo's, or numbers do not go together.
+            UserError: If the views do not begin with the photo's, there is no such sampler, or numbers do not fit.
         """
         device = self._execution_device
         elevation = torch.as_tensor([0.0] * len(azimuths) if elevations is None else elevations, device=device)
@@ -176,6 +177,9 @@ class ViewSynthesizer(DiffusionPipeline):
             )
         if len(seeds) != len(image):
             raise UserError(f"{len(seeds)} seeds for {len(image)} photos; give one for each, or one for all")
+        how = self._sampling(
+            num_steps=num_steps, sampler=sampler, guidance=guidance, sigma_max=sigma_max, sigma_min=sigma_min
+        )
         self._check_graphs()
         photo = image.to(device)
         photos = {0: photo} | {view: other.to(device) for view, other in (given or {}).items()}
@@ -184,9 +188,6 @@ class ViewSynthesizer(DiffusionPipeline):
         elevation = elevation.float().expand(len(image), -1)
         embedding = self._run("embed", self.image_encoder, self.model.embed_photo, photo)
         conditions = self.model.to_conditions(known[0], photo, azimuth, elevation, embedding)
-        how = self._sampling(
-            num_steps=num_steps, sampler=sampler, guidance=guidance, sigma_max=sigma_max, sigma_min=sigma_min
-        )
         scale = guidance_by_angle(azimuth, *how.guidance)
         denoise = self._denoiser(conditions, scale, how.guidance != (1.0, 1.0), one_pass)
         noise = unit_noise(seeds, (len(azimuths), *known[0].shape[1:]), device)
@@ -197,6 +198,8 @@ class ViewSynthesizer(DiffusionPipeline):
 
     def _sampling(self, **asked: object) -> ViewSampling:
         chosen = {name: value for name, value in asked.items() if value is not None}
+        if chosen.get("sampler", SAMPLING.sampler) not in get_args(Sampler):
+            raise UserError(f"there is no sampler {chosen['sampler']!r}; use one of {', '.join(get_args(Sampler))}")
         return dataclasses.replace(stated_sampling(self.unet) or SAMPLING, **chosen)  # type: ignore[arg-type]
 
     def _denoiser(self, given: ViewConditions, scale: Tensor, guided: bool, one_pass: bool) -> Denoise:

@@ -6,6 +6,7 @@ from accelerate.hooks import remove_hook_from_module
 from humansplat.errors import UserError
 from humansplat.models.autoencoder import build_autoencoder, encode_images
 from humansplat.models.sv3d import build_image_encoder
+from humansplat.pipelines.cuda_graphs import CudaGraphs
 from humansplat.pipelines.view_synthesis import ViewSynthesizer
 
 
@@ -115,5 +116,9 @@ def test_what_does_not_go_together_is_refused(synthesizer, make_tiny_sv3d):
         synthesizer(photo, seeds=[1, 2, 3])
     with pytest.raises(UserError, match="CUDA graphs need a CUDA device, the networks are on cpu"):
         synthesizer.use_cuda_graphs()
+    with pytest.raises(UserError, match="no sampler 'magic'; use one of euler, heun, dpm"):
+        synthesizer._sampling(sampler="magic")
+    with pytest.raises(UserError, match="1 CUDA graphs are to be kept; keep two or more"):
+        CudaGraphs(torch.device("cuda"), most=1)
     with pytest.raises(ValueError, match=r"scales latents by 1\.0, the UNet expects 0\.18215"):
         ViewSynthesizer(make_tiny_sv3d(), synthesizer.image_encoder, synthesizer.vae)
