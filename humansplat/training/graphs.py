@@ -2,9 +2,10 @@
 
 The forward pass of a module is recorded once and replayed from then on, and so is its backward pass. What is recorded
 are addresses: arguments are copied to where the recording read them, and parameters must stay where they are, as the
-optimizer, averages and checkpoints leave them. The gradients lie where the recording wrote them; parameters get them
-as they are, without going through autograd, so hooks on parameters (and with them ``DistributedDataParallel``) see
-nothing.
+optimizer, averages and checkpoints leave them. The gradients lie where the recording wrote them, which is where the
+forward pass had activations that the backward pass was done with; they hold until the module's next replay. Parameters
+get them as they are, without going through autograd, so hooks on parameters (and with them
+``DistributedDataParallel``) see nothing.
 """
 
 from collections.abc import Callable
@@ -124,6 +125,9 @@ class _Replay(torch.autograd.Function):
     def forward(ctx: Any, anchor: Tensor, owner: _Replayed, recorded: _Recorded, *arguments: Tensor) -> Tensor:
         for place, argument in zip(recorded.arguments, arguments, strict=True):
             place.copy_(argument)
+        for parameter, own in recorded.trained:  # of pieces before, to which this one's are added
+            if parameter.grad is own:
+                parameter.grad = own.clone()
         recorded.forward.replay()
         owner.number += 1
         ctx.owner, ctx.recorded, ctx.number = owner, recorded, owner.number
@@ -135,13 +139,11 @@ class _Replay(torch.autograd.Function):
         recorded: _Recorded = ctx.recorded
         if ctx.number != ctx.owner.number:
             raise RuntimeError("the module was called again before this backward pass, and its activations are gone")
-        # Gradients that are there already may lie where this pass writes its own.
-        before = [(own, p.grad.clone()) for p, own in recorded.trained if p.grad is not None]
         recorded.result_gradient.copy_(gradient)
         recorded.backward.replay()
-        for own, earlier in before:
-            own.add_(earlier)
         for parameter, own in recorded.trained:
+            if parameter.grad is not None:
+                own.add_(parameter.grad)
             parameter.grad = own
         return (None,) * (3 + len(recorded.arguments))
 
