@@ -34,6 +34,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from humansplat.config import TrainConfig, load_config
 from humansplat.data.dataset import PeoplePool
+from humansplat.io.atomic import replacing
 from humansplat.models.autoencoder import CELL, LATENT_CHANNELS
 from humansplat.models.sv3d import SV3D
 from humansplat.models.sv3d_parts import vit_h
@@ -92,7 +93,7 @@ class MadeUpTask(ViewTask):
 
     def __init__(self, config: TrainConfig, model: SV3D, *, encoded: bool) -> None:
         super().__init__(config)
-        self._model, self._encoded = model, encoded
+        self._model, self._encodes = model, encoded
 
     def build_module(self) -> nn.Module:
         """The network, of which the configuration's names take gradients."""
@@ -103,7 +104,7 @@ class MadeUpTask(ViewTask):
         return module
 
     def _latents(self, views: TrainingViews) -> Tensor:
-        if self._encoded:
+        if self._encodes:
             return super()._latents(views)
         batch, count, _, height, width = views.pictures.shape
         return torch.randn(batch, count, LATENT_CHANNELS, height // CELL, width // CELL, device=views.pictures.device)
@@ -186,14 +187,22 @@ class ViewBench(Bench):
         )
         return flops
 
+    def write(self, out: Path | None) -> None:
+        """Write the results so far in the first process, if a file was asked for."""
+        if out and self.accelerator.is_main_process:
+            with replacing(out) as temporary:
+                temporary.write_text(json.dumps(self.results, indent=1), encoding="utf-8")
+
     def is_late(self, start: float) -> bool:
         """Whether no row is to begin any more: the same in all processes."""
         passed = torch.tensor(time.monotonic() - start, device=self.device)
         return float(self.accelerator.reduce(passed, "mean")) > 60 * self.minutes
 
 
-def table(bench: ViewBench, cells: tuple[ViewCell, ...], one: dict[str, Any], seconds: float) -> None:
-    """All rows."""
+def table(
+    bench: ViewBench, cells: tuple[ViewCell, ...], one: dict[str, Any], seconds: float, out: Path | None
+) -> None:
+    """All rows; what is known by then is written after each, for a run that is stopped."""
     config, pool = bench.prepare()
     processes = bench.accelerator.num_processes
     flops: dict[str, ModelFlops] = {name: ModelFlops(**values) for name, values in one.get("flops", {}).items()}
@@ -222,6 +231,7 @@ def table(bench: ViewBench, cells: tuple[ViewCell, ...], one: dict[str, Any], se
             bench.clear()  # only now: while the error was handled it held the step's tensors
             bench.say(cell.head + ("out of memory |" if "memory" in failure.lower() else f"failed: {failure} |"))
             rows.append(asdict(cell) | {"failure": failure})
+            bench.write(out)
             continue
         counted = flops[cell.trainable]
         together = measured.samples_per_second * processes
@@ -230,6 +240,7 @@ def table(bench: ViewBench, cells: tuple[ViewCell, ...], one: dict[str, Any], se
         alone = [row for row in one.get("rows", []) if asdict(cell).items() <= row.items() and "together" in row]
         gain = together / alone[0]["together"] if alone else None
         rows.append(asdict(cell) | asdict(measured) | {"together": together, "gain": gain, "shares": shares})
+        bench.write(out)
         bench.say(
             cell.head + f"{measured.step_ms:.1f} | {together:.2f} | {f'{gain:.3f} x' if gain else '-'} | "
             f"{measured.memory_gib:.1f} | {shares[0]:.1%} | {shares[1]:.1%} | {measured.compile_seconds:.1f} |"
@@ -270,10 +281,8 @@ def main() -> None:
         rows = SEVERAL if bench.accelerator.num_processes > 1 else CELLS
         rows = tuple(bench.changed(rows[int(number)]) for number in bench.only_cells or range(len(rows)))
         one = json.loads(given.one.read_text(encoding="utf-8"))["sv3d"] if given.one else {}
-        table(bench, rows, one, 0.5 if given.tiny else given.seconds)
-        if given.out and bench.accelerator.is_main_process:
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(json.dumps(bench.results, indent=1), encoding="utf-8")
+        table(bench, rows, one, 0.5 if given.tiny else given.seconds, given.out)
+        bench.write(given.out)
         bench.accelerator.end_training()
 
 
