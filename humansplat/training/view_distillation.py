@@ -32,6 +32,7 @@ from humansplat import draws
 from humansplat.config import DistillConfig, TrainConfig
 from humansplat.config.views import check_pieces
 from humansplat.data.people import PeopleBatch
+from humansplat.errors import UserError
 from humansplat.metrics.generated_views import score_generated
 from humansplat.metrics.image import psnr
 from humansplat.metrics.views import MAX_PSNR
@@ -179,9 +180,14 @@ def teacher_sampling(options: DistillConfig, stated: ViewSampling | None) -> Vie
     """How the teacher is sampled: as it states itself, or as configured.
 
     Raises:
-        UserError: If its steps are not a multiple of the student's.
+        UserError: If its steps are not a multiple of the student's, or are Heun's, of which no target is made.
     """
     if stated is not None:
+        if options.steps is not None and stated.sampler == "heun":
+            raise UserError(
+                "sv3d.distill.teacher states the sampler heun, whose steps no student learns: set sv3d.distill.steps "
+                "to null, or take a teacher of dpm or euler"
+            )
         check_pieces(options.steps, stated.num_steps)
         return stated
     return ViewSampling(
@@ -202,7 +208,9 @@ def student_sampling(steps: int | None, taught: ViewSampling, free_steps: int) -
         free_steps: For a student that can be sampled in any number.
     """
     if steps is None:
-        return ViewSampling(num_steps=free_steps, sampler="dpm", sigma_max=taught.sigma_max)
+        return ViewSampling(
+            num_steps=free_steps, sampler="dpm", sigma_max=taught.sigma_max, sigma_min=taught.sigma_min
+        )
     last = taught.sigmas()[taught.num_steps - taught.num_steps // steps]
     return ViewSampling(num_steps=steps, sampler="euler", sigma_max=taught.sigma_max, sigma_min=last.item())
 

@@ -138,8 +138,13 @@ def test_a_student_can_be_a_teacher_as_it_is_sampled_itself():
     learned = student_sampling(4, teacher_sampling(DistillConfig(), None), 8)
     assert teacher_sampling(DistillConfig(steps=2), learned) == learned
     torch.testing.assert_close(student_sampling(2, learned, 8).sigmas(), learned.sigmas()[::2])
+    assert student_sampling(None, learned, 8).sigma_min == learned.sigma_min
     with pytest.raises(UserError, match=r"steps \(3\) must divide the teacher's steps \(4\)"):
         teacher_sampling(DistillConfig(steps=3), learned)
+    by_heun = replace(learned, sampler="heun")
+    assert teacher_sampling(DistillConfig(steps=None), by_heun) == by_heun
+    with pytest.raises(UserError, match="states the sampler heun"):
+        teacher_sampling(DistillConfig(steps=2), by_heun)
 
 
 def test_mistakes_are_refused(make):
