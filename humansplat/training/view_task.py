@@ -77,7 +77,9 @@ class ViewTask:
         self._photo_side = 0
         self._precision, self._seed = config.mixed_precision, config.seed
         self._kept: KeptPeople | None = None
-        self._encode = ReplayedFunction(self._latents_of, enabled=config.compile == "graphs")
+        # Latents that are kept are computed once, for more people than a step has: no graph is worth its memory.
+        replays = config.compile == "graphs" and not self.options.keep_latents
+        self._encode = ReplayedFunction(self._latents_of, enabled=replays)
 
     def build_module(self) -> nn.Module:
         """A fresh network, or the one to fine-tune; what is not to be trained takes no gradients.
