@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from humansplat.models.windowed_attention.triton_direct import on_device_of
+
 _CHANNELS = 64
 """That a program of the norm takes together."""
 _ROWS = 256
@@ -192,14 +194,14 @@ def group_norm(
         given = (added if added.ndim == 2 else added.transpose(1, 2)).contiguous()
         per_added = rows if added.ndim == 2 else width
     options = {"has_added": added is not None, "tile": 64, "width": _CHANNELS}
-    _sum_rows[segments, parts, tiles](x, given, sums, rows, per_added, channels, parts, span=_ROWS, **options)
-    group_width = channels // groups
-    _to_scale[segments, groups](
-        sums, weight, bias, scales, channels, parts, group_width, float(group_width * rows), eps,
-        tile=16, width=triton.next_power_of_2(group_width),
-    )  # fmt: skip
-    blocks = triton.cdiv(rows, 64)
-    _apply_scale[segments, blocks, tiles](x, given, scales, out, rows, per_added, channels, silu=silu, **options)
+    group_width, blocks = channels // groups, triton.cdiv(rows, 64)
+    with on_device_of(x):
+        _sum_rows[segments, parts, tiles](x, given, sums, rows, per_added, channels, parts, span=_ROWS, **options)
+        _to_scale[segments, groups](
+            sums, weight, bias, scales, channels, parts, group_width, float(group_width * rows), eps,
+            tile=16, width=triton.next_power_of_2(group_width),
+        )  # fmt: skip
+        _apply_scale[segments, blocks, tiles](x, given, scales, out, rows, per_added, channels, silu=silu, **options)
     return out
 
 
@@ -209,7 +211,8 @@ def gate(x: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     out = x.new_empty(*x.shape[:-1], half)
     rows, width = out.numel() // half, min(256, triton.next_power_of_2(half))
-    _gate[triton.cdiv(rows, 8), triton.cdiv(half, width)](x, out, rows, half, tile=8, width=width)
+    with on_device_of(x):
+        _gate[triton.cdiv(rows, 8), triton.cdiv(half, width)](x, out, rows, half, tile=8, width=width)
     return out
 
 
@@ -236,10 +239,12 @@ def sum_norm(
     if change is not None:
         added = change.contiguous()
     total, normed = torch.empty_like(tokens), torch.empty_like(tokens)
-    _sum_norm[(triton.cdiv(rows, 4),)](
-        tokens, added, given, weight, bias, total, normed, rows, per_extra, extras, channels, eps,
-        has_extra=extra is not None, has_change=change is not None, tile=4, width=triton.next_power_of_2(channels),
-    )  # fmt: skip
+    with on_device_of(tokens):
+        _sum_norm[(triton.cdiv(rows, 4),)](
+            tokens, added, given, weight, bias, total, normed, rows, per_extra, extras, channels, eps,
+            has_extra=extra is not None, has_change=change is not None, tile=4,
+            width=triton.next_power_of_2(channels),
+        )  # fmt: skip
     return total, normed
 
 
@@ -248,8 +253,9 @@ def attend_views(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tenso
     batch, views, pixels, channels = query.shape
     out, dim, tile = torch.empty_like(query), channels // heads, 8
     padded, width = triton.next_power_of_2(views), triton.next_power_of_2(dim)
-    _attend_views[triton.cdiv(pixels, tile) * heads, batch](
-        query, key, value, out, pixels, heads, dim**-0.5,
-        views=views, padded=padded, dim=dim, width=width, tile=tile,
-    )  # fmt: skip
+    with on_device_of(query):
+        _attend_views[triton.cdiv(pixels, tile) * heads, batch](
+            query, key, value, out, pixels, heads, dim**-0.5,
+            views=views, padded=padded, dim=dim, width=width, tile=tile,
+        )  # fmt: skip
     return out

@@ -5,14 +5,17 @@ as long as some of them run. What it would find is fixed by the tensors' types a
 these the compiled kernel is kept and called by itself.
 """
 
+import contextlib
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _ALIGNMENT = 16
 """Bytes; Triton compiles other code for tensors that begin elsewhere. Those are launched its own way."""
 _MOST = 1024
 """Kernels kept, a few for each set of sizes; then all are forgotten, which costs time only."""
+_HERE = contextlib.nullcontext()
 
 _ready: dict[tuple[object, ...], tuple[Any, tuple[object, ...]]] = {}
 
@@ -53,6 +56,13 @@ def launch(
     if len(_ready) >= _MOST:
         _ready.clear()
     _ready[key] = compiled, constants
+
+
+def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Triton launches on the current device, which need not be the tensors': within this it is theirs."""
+    if not x.is_cuda or x.get_device() == torch.cuda.current_device():
+        return _HERE
+    return torch.cuda.device(x.device)
 
 
 def _takes_constants() -> bool:

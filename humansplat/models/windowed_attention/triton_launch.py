@@ -1,6 +1,5 @@
 """Launches the Triton kernels: the same three functions as ``cpu_kernels`` has."""
 
-import contextlib
 from functools import cache
 from typing import NamedTuple
 
@@ -15,9 +14,8 @@ from humansplat.models.windowed_attention.sorted_windows import (
     SortedWindows,
     curve_side,
 )
-from humansplat.models.windowed_attention.triton_direct import launch
+from humansplat.models.windowed_attention.triton_direct import launch, on_device_of
 
-_HERE = contextlib.nullcontext()
 Options = tuple[tuple[str, object], ...]
 
 
@@ -39,7 +37,7 @@ class Shape(NamedTuple):
 def sort(cells: Tensor, tokens: Tensor, inside: Tensor, window: float, grid: int) -> tuple[Tensor, ...]:
     """The fields of ``SortedWindows`` after ``inside``; see ``kernel_ops.sort_windows``."""
     cells, tokens = triton_sort.aligned(cells), triton_sort.aligned(tokens)
-    with _on(cells):
+    with on_device_of(cells):
         ordered = triton_sort.sort(cells, tokens, inside, grid)
         query_order, _, _, _, start, tiles = ordered
         triton_tiles.list_tiles(cells, query_order, start, tiles, window, grid * BINS_PER_CELL)
@@ -63,7 +61,7 @@ def forward(
     )  # fmt: skip
     num_tiles = windows.tiles.shape[0] // TILE_BUCKETS - 1
     numbers = (num_queries, key.shape[1], num_tiles, views, windows.side, windows.window / 2, dim**-0.5)
-    with _on(query):
+    with on_device_of(query):
         programs = _programs(num_tiles * heads, shape, query.device)
         launch(triton_kernels.attend, programs, tensors, (*numbers, *_strides(key, value)), options)
     return out, lse
@@ -91,7 +89,7 @@ def backward(
     cells = triton_sort.aligned(windows.cells)
     half, scale = windows.window / 2, dim**-0.5
     num_tiles = windows.tiles.shape[0] // TILE_BUCKETS - 1
-    with _on(query):
+    with on_device_of(query):
         shape, options = _query_options(query.dtype, heads, dim, windows.window, shape)
         launch(
             triton_gradients.query_gradients, _programs(num_tiles * heads, shape, query.device),
@@ -201,10 +199,3 @@ def _like(x: Tensor) -> Tensor:
 def _rows(x: Tensor) -> Tensor:
     """Each token's heads in one contiguous row; the rows may stand apart."""
     return x if x.is_contiguous() or x.stride()[2:] == (x.shape[3], 1) else x.contiguous()
-
-
-def _on(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be the tensors'."""
-    if not x.is_cuda or x.get_device() == torch.cuda.current_device():
-        return _HERE
-    return torch.cuda.device(x.device)
