@@ -292,7 +292,9 @@ class Reconstructor:
         from humansplat.pipelines.view_synthesis import ViewSynthesizer
 
         assert self.autoencoder is not None
-        model = load_sv3d(self.weights.path / VIEW_MODEL).to(self.device)
+        # The sampler's sums and the autoencoder, which is the reconstructor's, too, stay float32.
+        dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        model = load_sv3d(self.weights.path / VIEW_MODEL, dtype).to(self.device)
         parts = model.unet, model.image_encoder, self.autoencoder
         synthesizer = ViewSynthesizer(*parts, model.image_mean, model.image_std)
         if self.device.type == "cuda":
