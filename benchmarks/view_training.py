@@ -41,7 +41,7 @@ from humansplat.models.sv3d_parts import vit_h
 from humansplat.models.sv3d_unet import SV3DUNet
 from humansplat.training.trainer import Trainer
 from humansplat.training.view_jitter import TrainingViews
-from humansplat.training.view_task import ViewDenoising, ViewTask, build_sv3d, trainable_names
+from humansplat.training.view_task import ViewDenoising, ViewTask, build_sv3d, train_only
 
 NUM_PEOPLE = 4
 TRAINABLE: dict[str, tuple[str, ...] | None] = {"all": ("",), "unet": (".unet.",), "release": None}
@@ -98,9 +98,7 @@ class MadeUpTask(ViewTask):
     def build_module(self) -> nn.Module:
         """The network, of which the configuration's names take gradients."""
         module = ViewDenoising(self._model.train())
-        chosen = trainable_names([name for name, _ in module.named_parameters()], self.options.trainable)
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name in chosen)
+        train_only(module, self.options.trainable)
         return module
 
     def _latents(self, views: TrainingViews) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from humansplat import draws
@@ -100,14 +100,14 @@ def denoise_with(
         sigma: One a batch element, above 0.
     """
     skip, out, scale, noise = preconditioning(sigma)
-    return _each(skip) * noised + _each(out) * network(_each(scale) * noised, noise).to(noised.dtype)
+    return per_element(skip) * noised + per_element(out) * network(per_element(scale) * noised, noise).to(noised.dtype)
 
 
 def add_noise(
     clean: Float[Tensor, "b v c g g2"], noise: Float[Tensor, "b v c g g2"], sigma: Float[Tensor, " b"]
 ) -> Float[Tensor, "b v c g g2"]:
     """Latents at a noise level, one a batch element, from unit noise."""
-    return clean + _each(sigma) * noise
+    return clean + per_element(sigma) * noise
 
 
 def loss_weight(sigma: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -147,5 +147,6 @@ def start_scale(sigma_max: float) -> float:
     return math.hypot(1.0, sigma_max)
 
 
-def _each(values: Float[Tensor, " b"]) -> Float[Tensor, "b 1 1 1 1"]:
+def per_element(values: Shaped[Tensor, " b"]) -> Shaped[Tensor, "b 1 1 1 1"]:
+    """A number for each batch element, to go with latents ``[b, v, c, g, g2]``."""
     return values[:, None, None, None, None]

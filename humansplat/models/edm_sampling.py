@@ -108,13 +108,14 @@ def guide(full: Denoise, bare: Denoise, scale: Float[Tensor, "b v"]) -> Denoise:
         bare: The denoiser that does not.
         scale: For each view.
     """
-    weight = scale[..., None, None, None]
+    return lambda noised, sigma: guided(full(noised, sigma), bare(noised, sigma), scale)
 
-    def guided(noised: Tensor, sigma: Tensor) -> Tensor:
-        without = bare(noised, sigma)
-        return without + weight * (full(noised, sigma) - without)
 
-    return guided
+def guided(
+    full: Float[Tensor, "b v c g g2"], bare: Float[Tensor, "b v c g g2"], scale: Float[Tensor, "b v"]
+) -> Float[Tensor, "b v c g g2"]:
+    """The estimate that goes as far away from the one without the photo as :func:`guide` says."""
+    return bare + scale[..., None, None, None] * (full - bare)
 
 
 def with_known(denoise: Denoise, known: Mapping[int, Float[Tensor, "b c g g2"]]) -> Denoise:

@@ -23,6 +23,7 @@ from humansplat.models.edm import SIGMA_MAX, Denoise
 from humansplat.models.edm_sampling import (
     Sampler,
     guidance_by_angle,
+    guided,
     placed,
     sample,
     unit_noise,
@@ -202,12 +203,12 @@ class ViewSynthesizer(DiffusionPipeline):
             raise UserError(f"there is no sampler {chosen['sampler']!r}; use one of {', '.join(get_args(Sampler))}")
         return dataclasses.replace(stated_sampling(self.unet) or SAMPLING, **chosen)  # type: ignore[arg-type]
 
-    def _denoiser(self, given: ViewConditions, scale: Tensor, guided: bool, one_pass: bool) -> Denoise:
+    def _denoiser(self, given: ViewConditions, scale: Tensor, is_guided: bool, one_pass: bool) -> Denoise:
         model, names = self.model, [field.name for field in dataclasses.fields(given)]
 
-        def estimate(noised: Tensor, sigma: Tensor, weight: Tensor, *told: Tensor) -> Tensor:
+        def estimate(noised: Tensor, sigma: Tensor, scale: Tensor, *told: Tensor) -> Tensor:
             given = ViewConditions(**dict(zip(names, told, strict=True)))
-            if not guided:
+            if not is_guided:
                 return model.denoise_given(noised, sigma, given)
             bare = given.without_photo()
             if one_pass:
@@ -215,11 +216,10 @@ class ViewSynthesizer(DiffusionPipeline):
                 full, without = model.denoise_given(*both).chunk(2)
             else:
                 full, without = (model.denoise_given(noised, sigma, branch) for branch in (given, bare))
-            return without + weight * (full - without)
+            return guided(full, without, scale)
 
         told = [getattr(given, name) for name in names]
-        weight = scale[..., None, None, None]
-        return lambda noised, sigma: self._run((guided, one_pass), self.unet, estimate, noised, sigma, weight, *told)
+        return lambda noised, sigma: self._run((is_guided, one_pass), self.unet, estimate, noised, sigma, scale, *told)
 
     def _run(self, name: object, network: torch.nn.Module, function: Function, *arguments: Tensor) -> Tensor:
         """A function that runs one of the networks, from its graph if they are in use."""

@@ -17,7 +17,7 @@ from humansplat import draws
 from humansplat.config import ReconstructionConfig
 from humansplat.data.people import PeopleBatch
 from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_autoencoder, on_white
-from humansplat.models.edm import RHO, Denoise, LatentDenoiser, add_noise, lognormal_sigmas
+from humansplat.models.edm import RHO, Denoise, LatentDenoiser, add_noise, lognormal_sigmas, per_element
 from humansplat.models.edm_sampling import sample, unit_noise, with_known
 from humansplat.pipelines.weights import ViewSampling
 from humansplat.training.view_jitter import rig_views
@@ -89,13 +89,13 @@ class LatentSource(nn.Module):
             sigma = lognormal_sigmas(count, shares.sigma_mean, shares.sigma_std, generator)
             noise = draws.normal(generator, *values.shape)
             noised = add_noise(values, noise, sigma)
-            others = torch.where(_at(kind == KINDS.index("noised")), noised, values)
+            others = torch.where(per_element(kind == KINDS.index("noised")), noised, values)
             if self.view_model is not None:
                 if self.view_sampling is None:
                     guessed = self._denoise(noised, sigma, values[:, 0], batch)
                 else:
                     guessed = self._sample(noise, values[:, 0], batch, self.view_sampling)
-                others = torch.where(_at(kind == KINDS.index("diffused")), guessed.to(values.dtype), others)
+                others = torch.where(per_element(kind == KINDS.index("diffused")), guessed.to(values.dtype), others)
             values = torch.cat([values[:, :1], others[:, 1:]], dim=1)
         known = (kind != KINDS.index("missing"))[:, None].repeat(1, values.shape[1])
         known[:, 0] = True
@@ -164,7 +164,3 @@ def _stated_sampling(view_model: LatentDenoiser | None) -> ViewSampling | None:
     from humansplat.pipelines.view_synthesis import stated_sampling
 
     return stated_sampling(view_model.unet) if isinstance(view_model, SV3D) else None
-
-
-def _at(chosen: Bool[Tensor, " b"]) -> Bool[Tensor, "b 1 1 1 1"]:
-    return chosen[:, None, None, None, None]

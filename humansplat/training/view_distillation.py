@@ -36,7 +36,7 @@ from humansplat.errors import UserError
 from humansplat.metrics.generated_views import score_generated
 from humansplat.metrics.image import psnr
 from humansplat.metrics.views import MAX_PSNR
-from humansplat.models.edm import Denoise, add_noise, lognormal_sigmas, loss_weight, start_scale
+from humansplat.models.edm import Denoise, add_noise, lognormal_sigmas, loss_weight, per_element, start_scale
 from humansplat.models.edm_sampling import Sampler, guidance_by_angle, guide, sample, with_known
 from humansplat.models.sv3d import SV3D, check_latents, load_sv3d
 from humansplat.pipelines.cuda_graphs import CudaGraphs
@@ -243,9 +243,9 @@ def as_one_step(
         clean = target = denoise(latents, high)
         if multistep and before is not None:
             share = (high / low).log() / (2 * (levels[:, number - 1] / high).log())
-            target = clean + (clean - before) * _each(torch.where(low > 0, share, 0))
-        latents, before = target + (latents - target) * _each(low / high), clean
-    ratio = _each(levels[:, -1] / levels[:, 0])
+            target = clean + (clean - before) * per_element(torch.where(low > 0, share, 0))
+        latents, before = target + (latents - target) * per_element(low / high), clean
+    ratio = per_element(levels[:, -1] / levels[:, 0])
     return (latents - noised * ratio) / (1 - ratio)
 
 
@@ -265,12 +265,8 @@ def begun(
         high, low = levels[number], levels[number + 1]
         clean = denoise(latents, high.expand(len(start)))
         further = clean + (latents - clean) * (low / high)
-        latents = torch.where(_each(piece > number), further, latents)
+        latents = torch.where(per_element(piece > number), further, latents)
     return latents
-
-
-def _each(values: Tensor) -> Tensor:
-    return values[:, None, None, None, None]
 
 
 @contextmanager

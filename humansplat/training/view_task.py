@@ -96,9 +96,7 @@ class ViewTask:
         model.unet.register_to_config(sampling=None)  # of weights that were distilled; no longer true of these
         module = ViewDenoising(model.train())
         if options.trainable:
-            chosen = trainable_names([name for name, _ in module.named_parameters()], options.trainable)
-            for name, parameter in module.named_parameters():
-                parameter.requires_grad_(name in chosen)
+            train_only(module, options.trainable)
         return module
 
     def frozen_modules(self) -> Sequence[nn.Module]:
@@ -260,6 +258,17 @@ def trainable_names(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
             raise UserError(f"sv3d.trainable: {pattern!r} is in no parameter's name")
         chosen.update(found[-int(last) :] if last else found)
     return chosen
+
+
+def train_only(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Have the parameters that :func:`trainable_names` chooses take gradients, and no other.
+
+    Raises:
+        UserError: If a pattern chooses none.
+    """
+    chosen = trainable_names([name for name, _ in module.named_parameters()], patterns)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in chosen)
 
 
 def build_sv3d(options: SV3DConfig, latent_scaling: float) -> SV3D:
