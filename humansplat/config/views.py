@@ -10,8 +10,10 @@ from humansplat.errors import UserError
 class SV3DModelConfig:
     """Sizes of a small SV3D, see ``models.sv3d_unet.SV3DUNet``, and of the encoder of its photo."""
 
-    widths: tuple[int, ...] = (32, 64, 32)
-    """Of the UNet's levels, multiples of 32 and of ``head_width``; all but the last have attention."""
+    widths: tuple[int, ...] = (32, 64, 64)
+    """Of the UNet's levels, multiples of 32 and of ``head_width``,"""
+    attention: tuple[bool, ...] = (False, True, False)
+    """and whether each has attention; between the way down and the way up there is one in any case."""
     layers: int = 1
     """Residual blocks a level on the way down; one more on the way up."""
     head_width: int = 16
@@ -131,6 +133,11 @@ class SV3DConfig:
             raise UserError(
                 f"sv3d.model.widths ({list(self.model.widths)}) must be multiples of 32 and of head_width "
                 f"({self.model.head_width})"
+            )
+        if len(self.model.attention) != len(self.model.widths):
+            raise UserError(
+                f"sv3d.model.attention ({list(self.model.attention)}) must say for each of the "
+                f"{len(self.model.widths)} widths whether there is attention"
             )
         if any(width % self.model.norm_groups for width in self.model.widths):
             raise UserError(f"sv3d.model.norm_groups ({self.model.norm_groups}) must divide all widths")

@@ -274,10 +274,10 @@ def train_only(module: nn.Module, patterns: Sequence[str]) -> None:
 def build_sv3d(options: SV3DConfig, latent_scaling: float) -> SV3D:
     """A fresh network of the configured sizes."""
     sizes = options.model
-    levels = len(sizes.widths)
+    attending = ["CrossAttn" if attention else "" for attention in sizes.attention]
     unet = SV3DUNet(
-        down_block_types=("CrossAttnDownBlockSpatioTemporal",) * (levels - 1) + ("DownBlockSpatioTemporal",),
-        up_block_types=("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * (levels - 1),
+        down_block_types=tuple(f"{kind}DownBlockSpatioTemporal" for kind in attending),
+        up_block_types=tuple(f"{kind}UpBlockSpatioTemporal" for kind in reversed(attending)),
         block_out_channels=sizes.widths,
         num_attention_heads=tuple(width // sizes.head_width for width in sizes.widths),
         layers_per_block=sizes.layers,
