@@ -35,7 +35,7 @@ class TrainConfig:
     compile: Compiled = "no"
     """``blocks``: the network's repeated blocks, alike ones once, and frozen encoders. ``stages``: also what the
     network computes between them. ``whole``: all of the network in one piece, which takes minutes. ``graphs``: nothing
-    is compiled, CUDA graphs of all its operations are replayed, for small networks on one GPU. In files ``false`` and
+    is compiled, CUDA graphs of all its operations are replayed, for small networks on GPUs. In files ``false`` and
     ``true`` may stand for ``no`` and ``whole``."""
     seed: int = 0
     """Of the first weights and of all that is drawn; at least 0."""
@@ -65,6 +65,8 @@ class TrainConfig:
             raise UserError(f"seed ({self.seed}) must be at least 0")
         if self.task == "reconstruction" and self.reconstruction.keep_latents:
             _check_kept_latents(self.data, "reconstruction", ("gain", "permute"))
+            if self.data.watch:
+                raise UserError("reconstruction.keep_latents needs a pool that stays: set data.watch to false")
         if self.task == "sv3d" and self.sv3d.keep_latents:
             _check_kept_latents(self.data, "sv3d")
         if self.num_steps <= self.optim.warmup_steps:
@@ -101,5 +103,5 @@ def _check_kept_latents(data: DataConfig, task: str, colors: tuple[str, ...] = (
     for name in (*colors, "crop_scale", "crop_shift", "background", "jpeg"):
         if getattr(data.augment, name) > 0:
             raise UserError(f"{task}.keep_latents needs pictures as they are: set data.augment.{name} to 0")
-    if data.source != "pool" or data.watch:
-        raise UserError(f"{task}.keep_latents needs a pool that stays: set data.source to pool, data.watch to false")
+    if data.source != "pool":
+        raise UserError(f"{task}.keep_latents needs people in memory: set data.source to pool")

@@ -5,7 +5,8 @@ are addresses: arguments are copied to where the recording read them, and parame
 optimizer, averages and checkpoints leave them. The gradients lie where the recording wrote them, which is where the
 forward pass had activations that the backward pass was done with; they hold until the module's next replay. Parameters
 get them as they are, without going through autograd, so hooks on parameters (and with them
-``DistributedDataParallel``) see nothing.
+``DistributedDataParallel``) see nothing: several processes exchange them after the backward pass
+(:mod:`humansplat.training.exchange`).
 """
 
 from collections.abc import Callable
@@ -39,12 +40,6 @@ def replay_training(module: nn.Module) -> None:
     device = next(module.parameters()).device
     if device.type != "cuda":
         raise UserError(f"compile is graphs, which needs a CUDA device, and {name} is on {device}: set it to no")
-    if (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    ):
-        raise UserError("compile is graphs, whose gradients several processes cannot exchange: set it to blocks or no")
     for path, part in module.named_modules():
         place = path or name
         if getattr(part, "gradient_checkpointing", False):
@@ -179,7 +174,8 @@ def _record(module: nn.Module, eager: Any, arguments: tuple[Tensor, ...]) -> _Re
         result_gradient = torch.zeros_like(result)
         del result
         first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        # thread_local: threads that read people to the GPU meanwhile are none of the recording's business.
+        # thread_local: threads that read people to the GPU meanwhile are none of the recording's business, nor is
+        # NCCL's, which asks for the state of exchanges at any time; that would break a recording that is "global".
         with torch.cuda.graph(first, stream=stream, capture_error_mode="thread_local"):
             result = forward()
         with torch.cuda.graph(second, pool=first.pool(), stream=stream, capture_error_mode="thread_local"):

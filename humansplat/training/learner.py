@@ -16,6 +16,7 @@ from humansplat.misfits import check_tensors
 from humansplat.training.checkpoint import Checkpoint, check_part_size, load_checkpoint
 from humansplat.training.compilation import compile_network, without_compiled_code
 from humansplat.training.ema import AveragedWeights
+from humansplat.training.exchange import GradientExchange
 from humansplat.training.optimizer import LossScale, clipped_step, make_optimizer, moments, restore_moments
 from humansplat.training.precision import autocast
 from humansplat.training.sharding import assign, shard, sharding_plan, whole, wrap
@@ -32,10 +33,20 @@ class Learner:
         config: The run.
         task: Builds the module.
         accelerator: Made without mixed precision.
+
+    Raises:
+        UserError: If the module cannot be trained as configured.
     """
 
     def __init__(self, config: TrainConfig, task: Task[Any, Any], accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
+        self._plan = sharding_plan(accelerator)
+        if self._plan is not None and config.compile == "graphs":
+            raise UserError(
+                "compile is graphs, and no recording gathers parameters that FSDP shares out: set it to blocks or no, "
+                "or leave every process all of them (configs/accelerate/two_gpus.yaml)"
+            )
+        self._exchange: GradientExchange | None = None
         device = accelerator.device
         torch.manual_seed(config.seed)
         with device:  # a billion first weights take seconds on one CPU core
@@ -46,7 +57,6 @@ class Learner:
         """Of a sharded module, in the first process: whole, and on the CPU while nobody uses it."""
         if config.gradient_checkpointing:
             enable_checkpointing(self.module)
-        self._plan = sharding_plan(accelerator)
         if self._plan is not None:
             shard(self.module, self._plan, accelerator)
         self.scale = LossScale(device) if config.mixed_precision == "fp16" else None
@@ -57,9 +67,16 @@ class Learner:
         check_part_size(self.module, config.checkpoint)
 
     def wrap(self) -> nn.Module:
-        """The module as training calls it: compiled, and wrapped for several processes."""
+        """The module, whose weights are loaded, as training calls it: compiled, and wrapped for several processes."""
         compile_network(self.module, self.config.compile)
+        if self.config.compile == "graphs" and self.accelerator.num_processes > 1:
+            return self.without_hooks()
         return wrap(self.module, self.accelerator)
+
+    def without_hooks(self) -> nn.Module:
+        """The module as it is: :meth:`step` exchanges its gradients, for backward passes that run no hooks."""
+        self._exchange = GradientExchange(self.module)
+        return self.module
 
     def autocast(self) -> torch.autocast:
         """In which precision the module computes."""
@@ -80,6 +97,8 @@ class Learner:
             loss scale was too large is not. All of them on the device.
         """
         scale = self.scale
+        if self._exchange is not None:
+            self._exchange()
         norm, left_out = clipped_step(
             self.optimizer, self.config.optim.max_grad_norm, None if scale is None else scale.value
         )

@@ -4,6 +4,7 @@ All of a step is in it that draws numbers: people, views, every augmentation, no
 into shares of unequal size.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from humansplat import draws
 from humansplat.config import AugmentConfig, CheckpointConfig, DataConfig, OptimConfig, TrainConfig
 from humansplat.errors import UserError
+from humansplat.training.exchange import GradientExchange
 from humansplat.training.people import People, open_pools
 from humansplat.training.trainer import Trainer
 
@@ -131,6 +133,48 @@ def train(run: TrainConfig, task: PeopleTask | None = None, *, resume: bool = Fa
     return trainer
 
 
+def train_without_hooks(run: TrainConfig, task: PeopleTask, rank: int) -> None:
+    """As where CUDA graphs are replayed, which no CPU does; the second process's first weights are wrong."""
+    accelerator = Accelerator(cpu=True)
+    with open_pools(run.data, accelerator, seed=run.seed) as (people, validation):
+        trainer = Trainer(run, task, accelerator, people, validation)
+        trainer.learner.wrap = trainer.learner.without_hooks
+        for parameter in trainer.module.parameters():
+            parameter.data += rank
+        trainer.run()
+
+
+def exchanged(rank: int) -> dict[str, object]:
+    """Gradients of parameters of many kinds after two exchanges, and what is refused."""
+    picture = torch.full((1, 2, 2, 3), float(rank)).to(memory_format=torch.channels_last)
+    starts = {
+        "both": picture,
+        "second": torch.zeros(3, dtype=torch.float64),
+        "neither": torch.zeros(2),
+        "frozen": torch.zeros(1),
+    }
+    module = nn.ParameterDict(
+        {name: nn.Parameter(start, requires_grad=name != "frozen") for name, start in starts.items()}
+    )
+    exchange = GradientExchange(module)
+    for step in range(2):
+        module["both"].grad = torch.full_like(picture, 2 * step + rank)
+        module["second"].grad = torch.full((3,), 5.0, dtype=torch.float64) if rank else None
+        exchange()
+    found: dict[str, object] = {"start": float(module["both"].sum())}
+    found |= {name: None if p.grad is None else p.grad.unique().tolist() for name, p in module.items()}
+    found["laid out alike"] = module["both"].grad.stride() == module["both"].stride()
+    module["both"].grad = torch.full_like(picture, float("inf") if rank else 0.0)
+    exchange()
+    found["finite"] = bool(module["both"].grad.isfinite().any())
+    module["neither"].grad = torch.ones(2)
+    try:
+        exchange()
+    except RuntimeError as error:
+        found["refused"] = str(error)
+    return found
+
+
 def main() -> None:
     """``pair.py RANK STORE ROOT PEOPLE BODIES``: everything that two processes do."""
     rank, store, root, people, bodies = int(sys.argv[1]), *map(Path, sys.argv[2:6])
@@ -149,7 +193,14 @@ def main() -> None:
     train(plan(*folders, "pool-two"))
     train(plan(*folders, "stream-two", "stream"))
     train(plan(*folders, "parts-two", batch_size=1, accumulate=2))
-    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"}
+    train_without_hooks(plan(*folders, "graphs-two", batch_size=1, accumulate=2), PeopleTask(poison=[3]), rank)
+    (root / f"exchanged-{rank}.json").write_text(json.dumps(exchanged(rank)))
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    try:
+        train(replace(plan(*folders, "refused"), compile="graphs"))
+    except UserError as error:
+        (root / f"graphs-{rank}.txt").write_text(str(error))
+    os.environ["FSDP_ACTIVATION_CHECKPOINTING"] = "true"
     try:
         train(plan(*folders, "refused"))
     except UserError as error:

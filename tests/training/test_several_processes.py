@@ -105,6 +105,21 @@ def test_accumulated_parts_are_one_batch(root):
     close(root / "parts-two", root / "pool-one")
 
 
+def test_gradients_exchanged_after_the_backward_pass_train_alike(root):
+    close(root / "graphs-two", root / "shares-one")
+    assert [bad for _, _, bad in losses(root / "graphs-two")] == [0, 0, 0, 1, 1, 1]
+
+
+def test_gradients_are_averaged_whoever_has_them(root):
+    expected = {"start": 0.0, "both": [2.5], "second": [2.5], "neither": None, "frozen": None}
+    for rank in range(2):
+        found = json.loads((root / f"exchanged-{rank}.json").read_text())
+        assert expected.items() <= found.items()
+        assert found["laid out alike"]
+        assert not found["finite"]
+        assert found["refused"] == "neither has a gradient, which it had in no process in the first step"
+
+
 def test_shared_out_parameters_train_alike_and_bad_steps_are_left_out(root):
     close(root / "shares-two", root / "shares-one")
     assert [bad for _, _, bad in losses(root / "shares-two")] == [0, 0, 0, 1, 1, 1]
@@ -125,6 +140,7 @@ def test_a_killed_run_loses_only_the_steps_since_its_checkpoint(root):
 
 def test_what_is_not_done_is_refused(root):
     for rank in range(2):
+        assert "no recording gathers parameters that FSDP shares out" in (root / f"graphs-{rank}.txt").read_text()
         assert "use gradient_checkpointing" in (root / f"refused-{rank}.txt").read_text()
         assert "(ssim) is not validated here; there are psnr" in (root / f"undecided-{rank}.txt").read_text()
 
