@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of runs; the others are taken as they lie in --out")
     arguments = parser.parse_args()
     count, size = arguments.processes, arguments.batch_size
-    runs = (
+    runs: tuple[Run, ...] = (
         Run("one", 1, count * size),
         Run("again", 1, count * size),
         Run("single", 1, size),
