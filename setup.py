@@ -18,6 +18,7 @@ REQUIRED = [
     "huggingface_hub>=0.30",
     "diffusers>=0.36",
     "transformers>=4.48",
+    "filelock>=3.13",
     "gsplat>=1.5",
     "gsply>=0.4",
     "trimesh>=4.5",

@@ -12,6 +12,7 @@ from typing import Literal
 from humansplat.body.models import MODEL_NAMES
 from humansplat.body.smpl_files import Gender
 from humansplat.data.format import FORMAT_VERSION, MANIFEST, SPLITS, Split, write_person
+from humansplat.data.holding import holding
 from humansplat.data.production import (
     Production,
     check_workers,
@@ -104,7 +105,7 @@ def prepare(
 
     Raises:
         UserError: If an argument is out of range, there are no scans, ``out`` holds another data set or one that
-            shards make, or what the fitter needs is missing.
+            shards make, another run is at work there, or what the fitter needs is missing.
     """
     files = find_scans(scans, layout, fits)
     published = body_model == "smplx" and any(file.fit is not None for file in files)
@@ -127,23 +128,25 @@ def prepare(
     claim(out, _settings(task))
     people = {file.name: file for file in chosen}
     _check_sources(out, people, scans)
-    if shard is None:
-        refuse_beside_shards(out)
     failures = out / manifest.replace("manifest", "failures").replace(".jsonl", ".json")
-    remove_leftovers(out, None if shard is None else [*people, manifest, failures.name])
     began = time.monotonic()
     production = Production(
         load=_load_maker, arguments=(factory or FittingTools, task, scans, out, models), workers=workers
     )
     failed: dict[str, str] = {}
     num_tried = 0
-    with closing(produce(out, people, production, manifest=manifest, description="scans", progress=progress)) as made:
-        for name, trouble in made:
-            num_tried += 1
-            if trouble is not None:
-                failed[name] = trouble
-    _remember(failed, failures)
-    flags = merge_manifests(out)
+    with holding(out, manifest):
+        if shard is None:
+            refuse_beside_shards(out)
+        remove_leftovers(out, None if shard is None else [*people, manifest, failures.name])
+        making = produce(out, people, production, manifest=manifest, description="scans", progress=progress)
+        with closing(making) as made:
+            for name, trouble in made:
+                num_tried += 1
+                if trouble is not None:
+                    failed[name] = trouble
+        _remember(failed, failures)
+        flags = merge_manifests(out)
     return Prepared(
         names=tuple(name for name in people if name not in failed),
         failed=failed,

@@ -76,7 +76,8 @@ def claim(out: Path, settings: Mapping[str, object]) -> None:
         # Names with a dot may be another shard's settings on their way.
         if out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()) and not path.is_file():
             raise UserError(f"{out} is not empty and holds no {SETTINGS}; give --out a new folder")
-        with suppress(FileExistsError), creating(path) as temporary:  # another shard may be faster
+        # Another run may be faster, and remove what is written here as a left-over.
+        with suppress(FileExistsError, FileNotFoundError), creating(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

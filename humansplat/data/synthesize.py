@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from humansplat.data.format import FORMAT_VERSION, SPLITS, PersonRecord, Split, write_person
+from humansplat.data.holding import holding
 from humansplat.data.people_source import GeneratorFactory, PersonGenerator, people_source
 from humansplat.data.production import Production, check_workers, claim, produce, remove_leftovers
 from humansplat.data.rig import NUM_RIG_VIEWS, Role, draw_rig
@@ -94,8 +95,8 @@ def synthesize(
         factory: What draws the people; by default what ``people_source`` finds for the assets.
 
     Raises:
-        UserError: If an argument is out of range, the assets are missing, or ``out`` holds a data set made with
-            other settings.
+        UserError: If an argument is out of range, the assets are missing, ``out`` holds a data set made with
+            other settings, or another run is at work there.
         RuntimeError: If more than one person in fifty could not be made.
     """
     if num_closeups is None:
@@ -114,7 +115,6 @@ def synthesize(
         assets, factory = source.folder, source.factory
     _check(task, assets, num, workers)
     claim(out, _settings(task, assets))
-    remove_leftovers(out)
     began = time.monotonic()
     people = {person_name(split, index): index for index in range(num)}
     production = Production(load=_load_maker, arguments=(factory, assets, task, out), workers=workers)
@@ -122,14 +122,16 @@ def synthesize(
     told: set[str] = set()
     num_tried = 0
     description = f"people ({split})"
-    with closing(produce(out, people, production, description=description, progress=progress)) as made:
-        for name, trouble in made:
-            num_tried += 1
-            if trouble is not None:
-                failed[name] = trouble
-                logger.warning("left out %s: %s", name, trouble)
-            else:
-                _tell_notes(out / name, told)
+    with holding(out):
+        remove_leftovers(out)
+        with closing(produce(out, people, production, description=description, progress=progress)) as made:
+            for name, trouble in made:
+                num_tried += 1
+                if trouble is not None:
+                    failed[name] = trouble
+                    logger.warning("left out %s: %s", name, trouble)
+                else:
+                    _tell_notes(out / name, told)
     if len(failed) > MAX_FAILED_SHARE * num:
         raise RuntimeError(f"{len(failed)} of {num} people could not be made, the first of them: {failed}")
     return Synthesized(

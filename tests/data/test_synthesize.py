@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from humansplat.data import synthesize as module
 from humansplat.data.format import read_manifest, read_person
+from humansplat.data.holding import holding
 from humansplat.data.rig import draw_rig, framed
 from humansplat.data.scan_file import scan_glb
 from humansplat.data.synthesize import Synthesized, person_seed, synthesize
@@ -88,6 +89,7 @@ def test_an_interrupt_keeps_complete_people_only(
     with pytest.raises(KeyboardInterrupt):
         make(assets, out, 4)
     assert sorted(path.name for path in out.iterdir()) == [
+        ".manifest.jsonl.lock",
         "dataset.json",
         "manifest.jsonl",
         "train-000000",
@@ -106,6 +108,18 @@ def test_a_second_run_does_nothing_and_a_longer_one_goes_on(assets: Path, four: 
     assert contents(out) == contents(four)
     assert make(assets, out, 5).num_new == 1
     assert [line["name"] for line in read_manifest(out)] == [f"train-{index:06d}" for index in range(5)]
+
+
+def test_of_two_runs_in_one_folder_the_later_is_refused(assets: Path, four: Path, tmp_path: Path):
+    out = tmp_path / "people"
+    shutil.copytree(four, out)
+    at_work = out / ".0123abcd.train-000004"
+    at_work.mkdir()
+    with holding(out), pytest.raises(UserError, match="another run is at work"):
+        make(assets, out, 4)
+    assert at_work.is_dir()
+    assert make(assets, out, 4).num_new == 0
+    assert not at_work.exists()
 
 
 def test_people_differ_and_depend_on_seed_and_split(assets: Path, four: Path, tmp_path: Path):

@@ -13,6 +13,7 @@ import toy_scans
 from torch.testing import assert_close
 
 from humansplat.data.format import read_manifest, read_person
+from humansplat.data.holding import holding
 from humansplat.data.prepare import Prepared, prepare
 from humansplat.data.scans.reading import read_scan
 from humansplat.errors import UserError
@@ -149,15 +150,20 @@ def test_shards_are_disjoint_and_together_everything(layout_folders: dict[str, P
     assert [part.names for part in made] == [("berta", "scan"), ("clara",)]
     make(scans, tmp_path / "whole")
     shared, whole = contents(out), contents(tmp_path / "whole")
-    assert shared.keys() - whole.keys() == {"manifest.1-of-2.jsonl", "manifest.2-of-2.jsonl"}
+    assert {name for name in shared.keys() - whole.keys() if not name.startswith(".")} == {
+        "manifest.1-of-2.jsonl",
+        "manifest.2-of-2.jsonl",
+    }
     assert {name: shared[name] for name in whole} == whole
     for wrong in ("3/2", "0/2", "\u00b2/3", "1"):
         with pytest.raises(UserError, match="give i/n"):
             make(scans, out, shard=wrong)
     with pytest.raises(UserError, match="made in shards"):  # they may be at work
         make(scans, out)
-    for part in out.glob("manifest.*-of-*.jsonl"):
+    for part in out.glob("*manifest.*-of-*.jsonl*"):
         part.unlink()
+    with holding(out), pytest.raises(UserError, match="another run is at work"):
+        make(scans, out)
     assert make(scans, out).num_new == 0
     assert contents(out) == whole
 
