@@ -95,9 +95,13 @@ class SV3DConfig:
     view_jitter: float = 0.0
     """Share of the people whose unseen views are not the rig's but others of the whole person, at their own azimuths
     and elevations."""
+    turn: float = 0.0
+    """Share of the people of whose rig another view than the first, each as often, is taken as the photo; 0.75: all
+    four alike. Those of ``view_jitter`` are not turned."""
     keep_latents: bool = False
-    """Encode the rig's views of all people once, mirrored and not, instead of in every step; needs people who stay in
-    memory, no ``view_jitter``, and nothing of ``data.augment`` but ``mirror`` and colours."""
+    """Encode the rig's views of all people once, mirrored and not, instead of in every step; people who come while
+    training goes on (``data.watch``) are encoded sixteen at a time. Needs a pool, no ``view_jitter``, and nothing of
+    ``data.augment`` but ``mirror`` and colours."""
     keep_variants: int = 4
     """In how many colours, drawn as ``data.augment`` says, each person is kept."""
     sigma_mean: float = 0.7
@@ -118,8 +122,9 @@ class SV3DConfig:
         for name in ("drop", "drop_both"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"sv3d.{name} ({getattr(self, name)}) is a probability below 1")
-        if not 0 <= self.view_jitter <= 1:
-            raise UserError(f"sv3d.view_jitter ({self.view_jitter}) is a share: give a number from 0 to 1")
+        for name in ("view_jitter", "turn"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"sv3d.{name} ({getattr(self, name)}) is a share: give a number from 0 to 1")
         if self.keep_latents and self.view_jitter > 0:
             raise UserError("sv3d.keep_latents is of the rig's views alone: set sv3d.view_jitter to 0")
         if self.keep_variants < 1:

@@ -261,11 +261,9 @@ class PeoplePool:
 
     def _read(self, names: list[str]) -> Iterator[PersonTensors]:
         """Decode in parallel, give in order."""
-        slice_size = 8 * self._num_workers  # bounds the decoded people that wait to be stored
         with ThreadPoolExecutor(self._num_workers) as executor:
-            for start in range(0, len(names), slice_size):
-                folders = [self.root / name for name in names[start : start + slice_size]]
-                yield from executor.map(self._load, folders)
+            for some in self._slices(names):
+                yield from executor.map(self._load, [self.root / name for name in some])
 
     def _load(self, folder: Path) -> PersonTensors:
         return load_person(folder, self._any_body, self.image_size, max_views=self._max_views)
@@ -348,13 +346,21 @@ class PeoplePool:
             except UserError as error:
                 logger.warning("no more people are added while training: %s", error)
                 return
-            for name in names:
-                if self._stop.is_set():
-                    return
-                try:
-                    self._store(self._load(self.root / name))
-                except UserError as error:
-                    logger.warning("left out a person that came while training: %s", error)
-                    continue
-                if on_arrival is not None:
-                    on_arrival(len(self))
+            for slice_names in self._slices(names):
+                with ThreadPoolExecutor(self._num_workers) as executor:
+                    loading = [executor.submit(self._load, self.root / name) for name in slice_names]
+                for person in loading:
+                    if self._stop.is_set():
+                        return
+                    try:
+                        self._store(person.result())
+                    except UserError as error:
+                        logger.warning("left out a person that came while training: %s", error)
+                        continue
+                    if on_arrival is not None:
+                        on_arrival(len(self))
+
+    def _slices(self, names: list[str]) -> Iterator[list[str]]:
+        """Names so many at a time: bounds the decoded people that wait to be stored."""
+        size = 8 * self._num_workers
+        return (names[start : start + size] for start in range(0, len(names), size))

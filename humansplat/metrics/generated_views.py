@@ -24,6 +24,15 @@ OCCUPIED = 0.01
 """Share of a row that must not be white for the person to be there."""
 VIEW_NAMES = {1: "left", 2: "back", 3: "right"}
 """Of the rig's views, as the person has sides."""
+OF_VIEWS = ("psnr", "ssim", "psnr_box", "ssim_box", "sharpness")
+BETWEEN_VIEWS = ("front_back_color", "neighbour_color", "neighbour_height")
+FIGURES = (
+    *OF_VIEWS,
+    *(f"{name}_{view}" for view in VIEW_NAMES.values() for name in OF_VIEWS),
+    *BETWEEN_VIEWS,
+    *(f"{name}_true" for name in BETWEEN_VIEWS),
+)
+"""Names that :func:`score_generated` gives."""
 
 
 def score_generated(

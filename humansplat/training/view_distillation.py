@@ -33,7 +33,7 @@ from humansplat.config import DistillConfig, TrainConfig
 from humansplat.config.views import check_pieces
 from humansplat.data.people import PeopleBatch
 from humansplat.errors import UserError
-from humansplat.metrics.generated_views import score_generated
+from humansplat.metrics.generated_views import FIGURES, score_generated
 from humansplat.metrics.image import psnr
 from humansplat.metrics.views import MAX_PSNR
 from humansplat.models.edm import Denoise, add_noise, lognormal_sigmas, loss_weight, per_element, start_scale
@@ -56,6 +56,14 @@ class ViewDistillation(ViewTask):
         UserError: If the teacher does not load or is of other latents, or its steps are not those of the student
             taken apart.
     """
+
+    figures = (
+        *FIGURES,
+        "psnr_decoded",
+        "psnr_to_teacher",
+        "latent_to_teacher",
+        *(f"{name}_teacher" for name in OF_TEACHER),
+    )
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)

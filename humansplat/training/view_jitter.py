@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from humansplat.data.crops import Framing, reframe
@@ -55,6 +55,26 @@ def rig_views(batch: PeopleBatch) -> TrainingViews:
 def quarters(like: Float[Tensor, "b v"]) -> Float[Tensor, "b v"]:
     """Azimuths of the rig's views, radians."""
     return (torch.arange(like.shape[1], device=like.device) * (math.pi / 2)).expand_as(like)
+
+
+def turned_views(views: TrainingViews, turns: Int[Tensor, " b"]) -> TrainingViews:
+    """The same views with another one as the photograph.
+
+    The rig's are quarters apart, so that azimuths, which count from the photograph, stay as they are.
+
+    Args:
+        views: Of the rig, where people are turned.
+        turns: Which of each person's views becomes the first; 0 leaves them alone.
+    """
+    pictures, up = (beginning_at(turns, values) for values in (views.pictures, views.elevations))
+    return replace(views, pictures=pictures, elevations=up)
+
+
+def beginning_at(first: Int[Tensor, " b"], values: Float[Tensor, "b v *rest"]) -> Float[Tensor, "b v *rest"]:
+    """Each person's views in the same order around, from another one on."""
+    count = values.shape[1]
+    order = (torch.arange(count, device=first.device) + first[:, None]) % count
+    return values[torch.arange(len(order), device=first.device)[:, None], order]
 
 
 def jittered_views(batch: PeopleBatch, chosen: Bool[Tensor, " b"]) -> TrainingViews:

@@ -13,7 +13,7 @@ from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import PeopleBatch
 from humansplat.data.rig import NUM_RIG_VIEWS
 from humansplat.errors import UserError
-from humansplat.metrics.generated_views import score_generated
+from humansplat.metrics.generated_views import FIGURES, score_generated
 from humansplat.metrics.image import psnr
 from humansplat.models.autoencoder import decode_latents, encode_images, load_autoencoder
 from humansplat.models.edm import add_noise, karras_sigmas, lognormal_sigmas, loss_weight
@@ -23,7 +23,15 @@ from humansplat.models.sv3d_unet import SV3DUNet
 from humansplat.training.graphs import ReplayedFunction
 from humansplat.training.kept_latents import KeptPeople
 from humansplat.training.precision import autocast
-from humansplat.training.view_jitter import EncodedViews, TrainingViews, jittered_views, quarters, rig_views
+from humansplat.training.view_jitter import (
+    EncodedViews,
+    TrainingViews,
+    beginning_at,
+    jittered_views,
+    quarters,
+    rig_views,
+    turned_views,
+)
 
 VALIDATION_BATCH = 8
 ONE_STEP_SIGMA = 1.0
@@ -70,6 +78,8 @@ class ViewDenoising(nn.Module):
 class ViewTask:
     """EDM's loss at log-normal noise levels; conditions are dropped, and some people's views are not the rig's."""
 
+    figures: tuple[str, ...] = (*FIGURES, "psnr_decoded", "psnr_one_step")
+
     def __init__(self, config: TrainConfig) -> None:
         self.options = config.sv3d
         self.augment = config.data.augment
@@ -109,6 +119,7 @@ class ViewTask:
             if self._kept is None:  # the first people drawn are the training's
                 self._kept = self._keep(pool)
             if pool is self._kept.pool:
+                self._kept.follow()
                 return self._drawn_of(self._kept, batch_size, generator)
         count = NUM_RIG_VIEWS - 1 if self.options.view_jitter > 0 else 1
         return pool.sample(batch_size, count, generator, num_inputs=4, whole=True, augment=self.augment)
@@ -179,9 +190,10 @@ class ViewTask:
 
         def encode(batch: PeopleBatch) -> tuple[Tensor, Tensor, Tensor]:
             views = rig_views(batch)
-            photo = resize_photo(views.pictures[:, 0], self._photo_side)
+            photos = resize_photo(views.pictures.flatten(0, 1), self._photo_side)
+            told = (255 * photos.clamp(0, 1)).round().byte().unflatten(0, views.pictures.shape[:2])
             with autocast(pool.device, self._precision):  # as in a step
-                return self._latents(views).half(), photo.half(), views.elevations
+                return self._latents(views).half(), told, views.elevations
 
         return KeptPeople(
             pool,
@@ -194,18 +206,32 @@ class ViewTask:
         )
 
     def _drawn_of(self, kept: KeptPeople, count: int, generator: torch.Generator) -> EncodedViews:
-        people = draws.integers(generator, len(kept.pool), count)
+        people = draws.integers(generator, len(kept), count)
         mirrored = draws.uniform(generator, count) < self.augment.mirror
         variant = draws.integers(generator, kept.variants, count)
-        latents, photo, elevations = kept.of(people, mirrored, variant)
-        return EncodedViews(latents=latents, photo=photo, azimuths=quarters(elevations), elevations=elevations)
+        values = kept.of(people, mirrored, variant)
+        if self.options.turn > 0:
+            turns = self._turns(count, generator)
+            values = [beginning_at(turns, value) for value in values]
+        latents, photos, up = values
+        return EncodedViews(latents=latents, photo=photos[:, 0] / 255, azimuths=quarters(up), elevations=up)
 
     def _views(self, batch: PeopleBatch, generator: torch.Generator) -> TrainingViews:
-        """The rig's, for some people jittered."""
-        if self.options.view_jitter == 0:
-            return rig_views(batch)
-        with torch.autocast(batch.images.device.type, enabled=False):
-            return jittered_views(batch, draws.uniform(generator, len(batch.people)) < self.options.view_jitter)
+        """The rig's, for some people jittered; some of the others turned."""
+        options, count = self.options, len(batch.people)
+        jittered = torch.zeros_like(batch.people).bool()
+        if options.view_jitter == 0:
+            views = rig_views(batch)
+        else:
+            jittered = draws.uniform(generator, count) < options.view_jitter
+            with torch.autocast(batch.images.device.type, enabled=False):
+                views = jittered_views(batch, jittered)
+        return turned_views(views, self._turns(count, generator) * ~jittered) if options.turn > 0 else views
+
+    def _turns(self, count: int, generator: torch.Generator) -> Tensor:
+        """Which view of each person is the photo."""
+        another = 1 + draws.integers(generator, NUM_RIG_VIEWS - 1, count)
+        return another * (draws.uniform(generator, count) < self.options.turn)
 
     def _latents(self, views: TrainingViews) -> Tensor:
         return torch.stack([self._encode(view) for view in views.pictures.unbind(1)], dim=1)
