@@ -111,6 +111,8 @@ def test_kept_latents_are_those_of_the_pictures_mirrored_or_not(vae, pool):
     torch.testing.assert_close(given, fresh, rtol=1e-3, atol=1e-3)
     with pytest.raises(UserError, match=r"set data\.augment\.gain"):
         TrainConfig(task="reconstruction", reconstruction=options)
+    with pytest.raises(UserError, match=r"reconstruction\.keep_latents needs a pool that stays"):
+        TrainConfig(task="reconstruction", data=replace(data, watch=True), reconstruction=options)
 
 
 def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
