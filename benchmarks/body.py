@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from call_times import call_times
 from torch import Tensor
 
 from humansplat.body.anny import AnnyBody
@@ -16,14 +17,8 @@ from humansplat.body.landmarks import landmark_map
 
 
 def milliseconds(call: Callable[[], object], repeats: int) -> str:
-    """Least and median time of a call after a warm-up."""
-    for _ in range(5):
-        call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1000)
+    """Least and median time of a call."""
+    times = call_times(call, repeats, "cpu", warmups=5)
     return f"{min(times):7.2f} {statistics.median(times):7.2f}"
 
 

@@ -21,6 +21,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from call_times import added_bytes, call_times
 from torch import Tensor, nn
 from training_inputs import made_up_pool
 
@@ -71,23 +72,14 @@ def skin_splats(batch: PeopleBatch, num_splats: int) -> Gaussians:
     return splats.map(lambda tensor: tensor.detach().requires_grad_())
 
 
-def milliseconds(step: Callable[[], Tensor], device: torch.device, repeats: int) -> tuple[float, float]:
-    """Median time of a step with its backward pass, and the memory that it adds at most, MiB."""
-    times, before = [], 0
-    for repeat in range(repeats + 2):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            if repeat == 2:
-                before = torch.cuda.memory_allocated(device)
-                torch.cuda.reset_peak_memory_stats(device)
-        start = time.perf_counter()
-        step().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if repeat >= 2:
-            times.append(1e3 * (time.perf_counter() - start))
-    peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0
-    return statistics.median(times), peak / 2**20
+def measured(loss: Callable[[], Tensor], device: torch.device, repeats: int) -> tuple[float, float]:
+    """Median milliseconds of a loss with its backward pass, and the memory that it adds at most, MiB."""
+
+    def step() -> None:
+        loss().backward()
+
+    times = call_times(step, repeats, device, warmups=2)
+    return statistics.median(times), added_bytes(step, device) / 2**20 if device.type == "cuda" else 0.0
 
 
 def sharpness(batch: PeopleBatch, splats: Gaussians) -> None:
@@ -151,7 +143,7 @@ def main() -> None:
         colors = pictures()
         return losses.squared_loss(colors, truth) + losses.ssim_loss(colors, truth)
 
-    base, _ = milliseconds(whole, device, options.repeats)
+    base, _ = measured(whole, device, options.repeats)
     print(
         f"{options.batch} people x {options.targets} pictures of {options.size} px, {options.splats} splats, {device}"
     )
@@ -174,7 +166,7 @@ def main() -> None:
                 terms = loss(splats, rendered, batch, generator)
             return torch.stack(list(terms.values())).sum()
 
-        spent, memory = milliseconds(step, device, options.repeats)
+        spent, memory = measured(step, device, options.repeats)
         print(f"{label:48} {spent:7.1f} {spent / options.step_ms:6.1%} {memory:7.0f}", flush=True)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from call_times import added_bytes, call_times, captured
 from torch import Tensor
 
 from humansplat.body.anny import AnnyBody
@@ -112,57 +113,12 @@ def call(network: Callable[..., Gaussians], inputs: Inputs) -> Callable[[], Gaus
 
 def milliseconds(run: Callable[[], object], setting: Setting) -> float:
     """Median time of a call."""
-    for _ in range(3):
-        run()
-    if setting.device != "cuda":
-        times = []
-        for _ in range(setting.repeats):
-            start = time.perf_counter()
-            run()
-            times.append(1000 * (time.perf_counter() - start))
-        return statistics.median(times)
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(setting.repeats + 1)]
-    torch.cuda.synchronize()
-    for mark in marks[:-1]:
-        mark.record()
-        run()
-    marks[-1].record()
-    torch.cuda.synchronize()
-    return statistics.median(a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False))
-
-
-def captured(run: Callable[[], object], setting: Setting) -> Callable[[], object]:
-    """The call as a CUDA graph; on the CPU the call itself."""
-    if setting.device != "cuda":
-        return run
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = run()  # its memory is the graph's
-
-    def replay() -> object:
-        graph.replay()
-        return kept
-
-    return replay
+    return statistics.median(call_times(run, setting.repeats, setting.device, warmups=3))
 
 
 def mebibytes(run: Callable[[], object], setting: Setting) -> float:
     """What a call adds to the allocated memory at its peak."""
-    if setting.device != "cuda":
-        return float("nan")
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
+    return added_bytes(run, setting.device) / 2**20
 
 
 def time_forward(config: ReconstructorConfig, setting: Setting) -> None:
@@ -175,10 +131,10 @@ def time_forward(config: ReconstructorConfig, setting: Setting) -> None:
             inputs, network = make_inputs(this, setting), make_network(this, setting, torch.bfloat16)
             run = call(network, inputs)
             peak = mebibytes(run, setting)
-            times = [milliseconds(run, setting), milliseconds(captured(run, setting), setting)]
+            times = [milliseconds(run, setting), milliseconds(captured(run, setting.device), setting)]
             splats = run().num_splats
             compile_network(network, "blocks", fullgraph=True)
-            times += [milliseconds(run, setting), milliseconds(captured(run, setting), setting)]
+            times += [milliseconds(run, setting), milliseconds(captured(run, setting.device), setting)]
             tokens = kept or (setting.grid // config.patch) ** 2
             told = " | ".join(f"{value:.2f}" for value in times)
             print(f"| {views} | {tokens} | {splats} | {told} | {peak:.0f} |", flush=True)
@@ -195,7 +151,7 @@ def time_whole(config: ReconstructorConfig, setting: Setting) -> None:
     run = call(torch.compile(network, fullgraph=True, dynamic=False), inputs)
     run()
     seconds = time.perf_counter() - start
-    times = [milliseconds(run, setting), milliseconds(captured(run, setting), setting)]
+    times = [milliseconds(run, setting), milliseconds(captured(run, setting.device), setting)]
     print(
         f"\n5 views, all tokens, whole: {times[0]:.2f} ms, as a graph {times[1]:.2f} ms ({seconds:.0f} s to compile)\n"
     )
@@ -221,7 +177,7 @@ def time_tokens(config: ReconstructorConfig, setting: Setting) -> None:
         cells = []
         for run in (tokenize, call(network, inputs)):
             run()
-            cells += [milliseconds(captured(run, setting), setting), mebibytes(run, setting)]
+            cells += [milliseconds(captured(run, setting.device), setting), mebibytes(run, setting)]
         told = " | ".join(f"{ms:.2f} | {peak:.0f}" for ms, peak in (cells[:2], cells[2:]))
         splats = call(network, inputs)().num_splats
         print(f"| {len(conditions.token_ids)} | {told} | {splats} |", flush=True)

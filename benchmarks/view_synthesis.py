@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import torch
 from accelerate import cpu_offload
+from call_times import call_times
 from diffusers.hooks import HookRegistry
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPVisionModelWithProjection
@@ -351,22 +352,7 @@ def synchronize(device: torch.device) -> None:
 
 def median_ms(call: Callable[[], object], repeats: int, device: torch.device, warmups: int = 2) -> float:
     """Median of several runs after some that warm up, milliseconds."""
-    for _ in range(warmups):
-        call()
-    times = []
-    for _ in range(repeats):
-        if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            call()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end))
-        else:
-            began = time.perf_counter()
-            call()
-            times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times)
+    return statistics.median(call_times(call, repeats, device, warmups))
 
 
 if __name__ == "__main__":

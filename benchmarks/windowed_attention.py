@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from call_times import added_bytes, captured
 from torch import Tensor
 
 from humansplat.body.anny import AnnyBody
@@ -186,15 +187,7 @@ def milliseconds(run: Callable[[], object], device: str) -> float:
 
 def graph_milliseconds(run: Callable[[], object]) -> float:
     """Median time of a call replayed from a CUDA graph."""
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return milliseconds(graph.replay, "cuda")
+    return milliseconds(captured(run, "cuda"), "cuda")
 
 
 def launched_milliseconds(run: Callable[[], object], calls: int = 50) -> tuple[float, float]:
@@ -215,12 +208,7 @@ def launched_milliseconds(run: Callable[[], object], calls: int = 50) -> tuple[f
 def megabytes(run: Callable[[], object]) -> float:
     """What a call adds to the allocated memory at its peak."""
     run()
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 1e6
+    return added_bytes(run, "cuda") / 1e6
 
 
 def describe(scene: Scene) -> str:
