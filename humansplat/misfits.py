@@ -1,6 +1,6 @@
 """Tensors from files against those that a module has: one that is missing, unknown or of another shape is named."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -27,11 +27,16 @@ def check_tensors(
         UserError: If any is missing, unknown or of another shape, with their names.
     """
     odd = [
-        f"{name} {tuple(given[name].shape)} instead of {tuple(shape)}"
+        of_another_shape(name, given[name].shape, shape)
         for name, shape in shapes.items()
         if name in given and given[name].shape != shape
     ]
     refuse_misfits(shapes.keys() - given.keys(), given.keys() - shapes.keys(), odd, source, kind, remedy)
+
+
+def of_another_shape(name: str, found: Iterable[int], wanted: Iterable[int]) -> str:
+    """A tensor in the list of odd ones."""
+    return f"{name} {tuple(found)} instead of {tuple(wanted)}"
 
 
 def refuse_misfits(

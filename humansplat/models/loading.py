@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from humansplat.errors import UserError
-from humansplat.misfits import refuse_misfits
+from humansplat.misfits import of_another_shape, refuse_misfits
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,7 +31,7 @@ def load_part(kind: type[M], folder: Path, dtype: torch.dtype = torch.float32) -
     refuse_misfits(
         told["missing_keys"],
         [name for name in told["unexpected_keys"] if not name.endswith("position_ids")],
-        [name for name, *_ in told["mismatched_keys"]],
+        [of_another_shape(*misfit) for misfit in told["mismatched_keys"]],
         str(folder),
         kind.__name__,
     )

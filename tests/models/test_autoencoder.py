@@ -35,10 +35,14 @@ def test_folders_without_an_autoencoder_of_these_cells_are_refused(tmp_path):
         load_autoencoder(tmp_path)
 
 
-def test_a_tensor_that_is_missing_is_named_instead_of_drawn_at_random(tmp_path):
+def test_a_tensor_that_is_missing_or_of_another_shape_is_named_instead_of_drawn_at_random(tmp_path):
     build_autoencoder(channels=(16, 16, 16, 16)).save_pretrained(tmp_path)
     file = tmp_path / "diffusion_pytorch_model.safetensors"
-    save_file({name: value for name, value in load_file(file).items() if name != "encoder.conv_in.bias"}, file)
+    state, name = load_file(file), "encoder.conv_in.bias"
+    save_file({**state, name: state[name][:8]}, file)
+    with pytest.raises(UserError, match=r"of another shape: encoder\.conv_in\.bias \(8,\) instead of \(16,\)"):
+        load_autoencoder(tmp_path)
+    save_file({key: value for key, value in state.items() if key != name}, file)
     with pytest.raises(UserError, match=r"missing: encoder\.conv_in\.bias"):
         load_autoencoder(tmp_path)
     file.unlink()
