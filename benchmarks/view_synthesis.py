@@ -161,7 +161,7 @@ def time_step(name: str, unet: SV3DUNet, batch: int, side: int, repeats: int, vi
 
 
 class diffusers_blocks:
-    """Within the block the network computes with diffusers' own code."""
+    """Within the block the network's blocks compute with diffusers' own code."""
 
     def __init__(self, unet: SV3DUNet) -> None:
         self.unet = unet
@@ -174,6 +174,8 @@ class diffusers_blocks:
 
     def _exchange(self, classes: dict[type, type]) -> None:
         for module in self.unet.modules():
+            if module is self.unet.conv_norm_out:  # called by the network itself, not by a block
+                continue
             module.__class__ = classes.get(type(module), type(module))
 
 
