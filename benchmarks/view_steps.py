@@ -1,6 +1,6 @@
 """Ways to run the steps of a small view model's training: as written, from CUDA graphs, compiled.
 
-    python benchmarks/view_steps.py FOLDER [--batch 128] [--steps 60] [--ways no graphs whole]
+    python benchmarks/view_steps.py FOLDER [--batch 128] [--steps 60] [--ways no graphs whole] [--plain]
 
 FOLDER holds synthetic people. Each way trains ``configs/sv3d_small.yaml`` anew from the same seed: a first step, four
 more to settle, then ``--steps`` timed together, with marks whose medians show where the time goes on the device's own
@@ -27,6 +27,7 @@ from training_clock import Marks
 
 from humansplat.config import TrainConfig, load_config
 from humansplat.errors import UserError
+from humansplat.models import sv3d_blocks
 from humansplat.training.meter import LossMeter
 from humansplat.training.people import open_pools
 from humansplat.training.tasks import make_task
@@ -47,10 +48,12 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=256, help="that are loaded")
     parser.add_argument("--ways", nargs="+", choices=("no", "graphs", "whole"), default=("no", "graphs"))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--plain", action="store_true", help="without the network's own kernels")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="as of tools/train.py")
     given = parser.parse_args()
     torch.set_float32_matmul_precision("highest")  # as tools/train.py
     torch.backends.cudnn.benchmark = True
+    sv3d_blocks.TRAINS_WITH_KERNELS = not given.plain
     accelerator = Accelerator(cpu=given.device == "cpu")
     overrides = [
         f"batch_size={given.batch}", f"data.capacity={given.people}", "data.validation=null",

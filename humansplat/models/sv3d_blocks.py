@@ -6,13 +6,15 @@ same, in fewer and cheaper operations:
 - pictures lie in memory channels last, so that a transformer's tokens are the same memory, and so are a view's
   pixels [b, c, v, g * g2] for the convolution over views, which is one over a picture of v rows then;
 - attention to a single token is that token's value, whatever asks;
-- on a GPU and without gradients, what PyTorch does in several passes over memory is done by Triton's kernels.
+- on a GPU, what PyTorch does in several passes over memory is done by Triton's kernels, gradients included. Norms
+  then have the type of what they are given, half precision under autocast, which the next layer takes as it is.
 
 Shapes: b batch, v views, n = b * v, c channels, g and g2 cells on the sides of a picture, e the embedding's width.
 """
 
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,9 @@ from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTrans
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, SpatioTemporalResBlock, TemporalResnetBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class ViewConv(nn.Conv3d):
@@ -53,16 +57,24 @@ class SumNorm(nn.LayerNorm):
         self, input: Tensor, change: Tensor | None = None, extra: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The sum and its norm, tokens [..., p, c]; ``change`` is like them, ``extra`` holds for all pixels."""
-        if change is None and extra is None:
-            return input, super().forward(input)
         kernels = _kernels(input)
-        if kernels is not None:
+        if kernels is not None and (torch.is_grad_enabled() or change is not None or extra is not None):
             return kernels.sum_norm(input, change, extra, self.weight, self.bias, self.eps)
         if change is not None:
             input = input + change
         if extra is not None:
             input = input + extra
         return input, super().forward(input)
+
+
+class ViewUpsample(Upsample2D):
+    """Twice as many pixels, and a convolution; diffusers' has large batches leave channels last."""
+
+    def forward(self, hidden_states: Tensor, output_size: int | None = None) -> Tensor:
+        """Pictures [n, c, g, g2]."""
+        if output_size is not None or 4 * hidden_states.numel() >= 2**31:
+            return super().forward(hidden_states, output_size)
+        return self.conv(F.interpolate(hidden_states, scale_factor=2.0, mode="nearest"))
 
 
 class ViewGate(GEGLU):
@@ -132,7 +144,27 @@ class ViewTransformer(TransformerSpatioTemporalModel):
         return (hidden_states + change,)
 
 
+class _Idle(torch.autograd.Function):
+    """A tensor as it is; parameters that it does not depend on have gradients of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.parameters = [(parameter.shape, parameter.dtype, parameter.device) for parameter in parameters]
+        return value.view_as(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = zip(ctx.parameters, ctx.needs_input_grad[1:], strict=True)
+        return given, *(
+            torch.zeros(shape, dtype=dtype, device=device) if asked else None
+            for (shape, dtype, device), asked in wanted
+        )
+
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+TRAINS_WITH_KERNELS = True
+"""Whether steps of training use Triton's kernels, too."""
 MOST_VIEWS = 8
 """Of which a program of the kernel holds all at once."""
 MOST_ROWS = 2**15
@@ -145,9 +177,18 @@ OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.GroupNorm: ViewNorm,
     nn.LayerNorm: SumNorm,
     nn.Conv3d: ViewConv,
+    Upsample2D: ViewUpsample,
 }
 """What takes the place of diffusers' classes."""
 _LAYERS = (BasicTransformerBlock, TemporalBasicTransformerBlock)
+
+
+def lay_channels_last(pictures: Tensor) -> Tensor:
+    """Pictures in the order in memory that steps of training are fastest in; what follows them keeps it."""
+    half = pictures.dtype.itemsize == 2 or torch.is_autocast_enabled(pictures.device.type)
+    if _kernels(pictures) is None or not torch.is_grad_enabled() or not half:
+        return pictures  # without gradients, whoever wants it lays the weights so
+    return pictures.contiguous(memory_format=torch.channels_last)
 
 
 def idle_layers(network: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -182,10 +223,13 @@ def _with_photo(
 ) -> tuple[Tensor, Tensor]:
     """Tokens [m, ..., c] with what they attended to, and with attention to the photo's [m, t, d]; and their norm."""
     attention = layer.attn2
-    if photo.shape[1] == 1 and not torch.is_grad_enabled():
+    training = torch.is_grad_enabled()
+    if photo.shape[1] == 1 and not (training and torch.compiler.is_compiling()):
         value = attention.to_out[0](attention.to_v(photo))
+        if training:  # queries and keys have gradients, of zero: no part of a network that is trained is without
+            idle = (layer.norm2, attention.to_q, attention.to_k)
+            value = _Idle.apply(value, *(parameter for part in idle for parameter in part.parameters()))
         return layer.norm3(tokens, attended, value.view(len(photo), *(1 for _ in tokens.shape[1:-1]), -1))
-    # While training too: queries and keys then have gradients, of zero, and no part of the network is without.
     tokens, asking = layer.norm2(tokens, attended)
     return layer.norm3(tokens, attention(asking.flatten(1, -2), photo).view_as(tokens))
 
@@ -211,9 +255,14 @@ def _attention_over_views(attention: Attention, tokens: Tensor) -> Tensor:
 
 
 def _kernels(tensor: Tensor) -> ModuleType | None:
-    """Triton's kernels, where they can run: they give no gradients, and the compiler has its own."""
-    if not tensor.is_cuda or torch.is_grad_enabled() or torch.compiler.is_compiling() or not HAS_TRITON:
+    """Triton's kernels, where they can run, with gradients if these are asked for; the compiler has its own."""
+    training = torch.is_grad_enabled()
+    if not tensor.is_cuda or not HAS_TRITON or torch.compiler.is_compiling() or (training and not TRAINS_WITH_KERNELS):
         return None
+    if training:
+        from humansplat.models import sv3d_gradients
+
+        return sv3d_gradients
     from humansplat.models import sv3d_kernels
 
     return sv3d_kernels

@@ -1,9 +1,9 @@
-"""Triton kernels of SV3D's network, for inference on a GPU: what PyTorch does in several passes over memory.
+"""Triton kernels of SV3D's network on a GPU: what PyTorch does in several passes over memory.
 
 Group norm of pictures that lie channels last, which PyTorch's does not take as they are, with what a residual block
 adds before it and the SiLU behind it; layer norm with the sums before it; the gate of a feed-forward layer; attention
 over a handful of views, where the tiles of the usual kernels would be nearly empty. Sums are float32, in an order that
-does not depend on timing.
+does not depend on timing. These functions give no gradients; those of ``sv3d_gradients`` do.
 """
 
 # mypy: ignore-errors
@@ -54,7 +54,7 @@ def _to_scale(
     sums, weight, bias, scales, channels, parts, group_width, count, eps,
     tile: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
-    """Factor and offset of each channel of a group, from its sums."""
+    """Factor and offset of each channel of a group, from its sums; and its mean and inverse deviation."""
     segment, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     within = tl.arange(0, width)
     channel, inside = group * group_width + within, within < group_width
@@ -67,11 +67,14 @@ def _to_scale(
         squares += tl.load(sums + place + channels, mask=known, other=0.0)
     mean = tl.sum(tl.sum(total, 1), 0) / count
     variance = tl.maximum(tl.sum(tl.sum(squares, 1), 0) / count - mean * mean, 0.0)
-    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32) * tl.rsqrt(variance + eps)
+    inverse, nothing = tl.rsqrt(variance + eps), tl.zeros((width,), tl.float32)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32) * inverse
     offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) - mean * factor
-    place = segment * 2 * channels + channel
+    place = segment * 4 * channels + channel
     tl.store(scales + place, factor, mask=inside)
     tl.store(scales + place + channels, offset, mask=inside)
+    tl.store(scales + place + 2 * channels, nothing + mean, mask=inside)
+    tl.store(scales + place + 3 * channels, nothing + inverse, mask=inside)
 
 
 @triton.jit
@@ -90,8 +93,8 @@ def _apply_scale(
     if has_added:
         of = (segment * (rows // rows_per_added) + row // rows_per_added)[:, None] * channels + channel[None, :]
         value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
-    factor = tl.load(scales + segment * 2 * channels + channel, mask=inside, other=0.0)
-    offset = tl.load(scales + (segment * 2 + 1) * channels + channel, mask=inside, other=0.0)
+    factor = tl.load(scales + segment * 4 * channels + channel, mask=inside, other=0.0)
+    offset = tl.load(scales + (segment * 4 + 1) * channels + channel, mask=inside, other=0.0)
     value = value * factor[None, :] + offset[None, :]
     if silu:
         value = value * tl.sigmoid(value)
@@ -128,7 +131,8 @@ def _sum_norm(
         of = (row // rows_per_extra % extras)[:, None] * channels + channel[None, :]
         value += tl.load(extra + of, mask=known, other=0.0).to(tl.float32)
     rounded = value.to(total.dtype.element_ty)
-    tl.store(total + place, rounded, mask=known)
+    if has_extra or has_change:
+        tl.store(total + place, rounded, mask=known)
     value = rounded.to(tl.float32)
     value = tl.where(known, value - (tl.sum(value, 1) / channels)[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(value * value, 1) / channels + eps)
@@ -183,18 +187,22 @@ def group_norm(
         added: [s, c] or [s, c, h], the same everywhere else; None: nothing.
         silu: Whether it follows.
     """
-    segments, channels, height, width = x.shape
-    rows = height * width
+    return group_norm_and_scales(x, groups, weight, bias, eps, added, silu)[0]
+
+
+def group_norm_and_scales(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, added: Tensor | None, silu: bool
+) -> tuple[Tensor, Tensor]:
+    """Group norm, and of each channel [s, 4, c]: factor, offset, and mean and inverse deviation of its group."""
+    segments, channels = x.shape[:2]
+    rows = x.shape[2] * x.shape[3]
     out = torch.empty_like(x)
-    parts, tiles = triton.cdiv(rows, _ROWS), triton.cdiv(channels, _CHANNELS)
+    parts, together = triton.cdiv(rows, _ROWS), channels_together(channels)
     sums = torch.empty(segments, parts, 2, channels, dtype=torch.float32, device=x.device)
-    scales = torch.empty(segments, 2, channels, dtype=torch.float32, device=x.device)
-    given, per_added = x, rows
-    if added is not None:
-        given = (added if added.ndim == 2 else added.transpose(1, 2)).contiguous()
-        per_added = rows if added.ndim == 2 else width
-    options = {"has_added": added is not None, "tile": 64, "width": _CHANNELS}
-    group_width, blocks = channels // groups, triton.cdiv(rows, 64)
+    scales = torch.empty(segments, 4, channels, dtype=torch.float32, device=x.device)
+    given, per_added = lay_added(x, added)
+    options = {"has_added": added is not None, "tile": 64, "width": together}
+    group_width, blocks, tiles = channels // groups, triton.cdiv(rows, 64), triton.cdiv(channels, together)
     with on_device_of(x):
         _sum_rows[segments, parts, tiles](x, given, sums, rows, per_added, channels, parts, span=_ROWS, **options)
         _to_scale[segments, groups](
@@ -202,7 +210,21 @@ def group_norm(
             tile=16, width=triton.next_power_of_2(group_width),
         )  # fmt: skip
         _apply_scale[segments, blocks, tiles](x, given, scales, out, rows, per_added, channels, silu=silu, **options)
-    return out
+    return out, scales
+
+
+def channels_together(channels: int) -> int:
+    """That a program of the group norm takes, a power of 2."""
+    return min(_CHANNELS, triton.next_power_of_2(channels))
+
+
+def lay_added(x: Tensor, added: Tensor | None) -> tuple[Tensor, int]:
+    """What is added to pictures, channels last, and the number of pixels that share one; or anything at all."""
+    if added is None:
+        return x, x.shape[2] * x.shape[3]
+    if added.ndim == 2:
+        return added.contiguous(), x.shape[2] * x.shape[3]
+    return added.transpose(1, 2).contiguous(), x.shape[3]
 
 
 def gate(x: Tensor) -> Tensor:
@@ -238,12 +260,14 @@ def sum_norm(
         per_extra = rows // extras if extra.ndim == tokens.ndim else tokens.shape[-2]
     if change is not None:
         added = change.contiguous()
-    total, normed = torch.empty_like(tokens), torch.empty_like(tokens)
+    normed = torch.empty_like(tokens)
+    total = tokens if change is None and extra is None else torch.empty_like(tokens)
+    width = triton.next_power_of_2(channels)
+    tile = max(4, 2048 // width)
     with on_device_of(tokens):
-        _sum_norm[(triton.cdiv(rows, 4),)](
+        _sum_norm[(triton.cdiv(rows, tile),)](
             tokens, added, given, weight, bias, total, normed, rows, per_extra, extras, channels, eps,
-            has_extra=extra is not None, has_change=change is not None, tile=4,
-            width=triton.next_power_of_2(channels),
+            has_extra=extra is not None, has_change=change is not None, tile=tile, width=width,
         )  # fmt: skip
     return total, normed
 
@@ -251,8 +275,9 @@ def sum_norm(
 def attend_views(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Attention of every pixel over its views; all [b, v, p, heads * d], contiguous."""
     batch, views, pixels, channels = query.shape
-    out, dim, tile = torch.empty_like(query), channels // heads, 8
+    out, dim = torch.empty_like(query), channels // heads
     padded, width = triton.next_power_of_2(views), triton.next_power_of_2(dim)
+    tile = max(8, 2048 // (padded * width))
     with on_device_of(query):
         _attend_views[triton.cdiv(pixels, tile) * heads, batch](
             query, key, value, out, pixels, heads, dim**-0.5,

@@ -22,7 +22,7 @@ from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemp
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from humansplat.models.sv3d_blocks import OURS, Share, idle_layers
+from humansplat.models.sv3d_blocks import OURS, Share, idle_layers, lay_channels_last
 from humansplat.structures.base import TensorStruct
 
 _DOWN = ("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",)
@@ -241,7 +241,7 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
             image_only=sample.new_zeros(batch, views),
         )
         photo = conditions.photo_latent.to(sample.dtype)[:, None].expand(-1, views, -1, -1, -1)
-        hidden = self.conv_in(torch.cat([sample, photo], dim=2).flatten(0, 1))  # [b * v, width, g, g2]
+        hidden = self.conv_in(lay_channels_last(torch.cat([sample, photo], dim=2).flatten(0, 1)))  # [n, width, g, g2]
 
         skips = (hidden,)
         for block in self.down_blocks:
@@ -252,7 +252,7 @@ class SV3DUNet(UNetSpatioTemporalConditionModel):
             count = len(block.resnets)
             skips, taken = skips[:-count], skips[-count:]
             hidden = block(hidden_states=hidden, res_hidden_states_tuple=taken, **inside.arguments(block))
-        return self.conv_out(self.conv_act(self.conv_norm_out(hidden))).unflatten(0, (batch, views))
+        return self.conv_out(self.conv_norm_out(hidden, silu=True)).unflatten(0, (batch, views))
 
 
 class _Inside(TensorStruct):
