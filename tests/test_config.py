@@ -48,6 +48,7 @@ def test_compile_is_a_word_or_as_before_yes_or_no(tmp_path):
     path = write(tmp_path, "task: reconstruction\ncompile: true\n")
     compiled = [load_config(TrainConfig, path, [f"compile={word}"]).compile for word in ("blocks", "false", "no")]
     assert [load_config(TrainConfig, path).compile, *compiled] == ["whole", "blocks", "no", "no"]
+    assert load_config(TrainConfig, path, ["mixed_precision=no"]).mixed_precision == "no"
 
 
 def test_overrides_come_after_the_file(tmp_path):

@@ -35,8 +35,8 @@ def load_config(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T
         raise UserError(f"{path} must be a mapping of names to values")
     for override in overrides:
         _override(values, override)
-    if schema is TrainConfig and isinstance(values.get("compile"), bool):
-        values["compile"] = "whole" if values["compile"] else "no"
+    if schema is TrainConfig and values.get("compile") is True:  # of configurations from before there were ways
+        values["compile"] = "whole"
     return cast(T, _build(schema, values, where=str(path), prefix=""))
 
 
@@ -101,6 +101,8 @@ def _convert(value: object, hint: Any, where: str, name: str) -> object:
     if hint is float and type(value) is int:
         return float(value)
     if origin is Literal:
+        if value is False and "no" in arguments:  # YAML reads a plain no as false
+            return "no"
         if value not in arguments or isinstance(value, bool) != isinstance(arguments[0], bool):
             raise UserError(f"{where}: {name} = {value!r} is not one of {list(arguments)}")
     elif type(value) is not hint:
