@@ -14,7 +14,6 @@ Shapes: b batch, v views, n = b * v, c channels, g and g2 cells on the sides of 
 
 import importlib.util
 from types import ModuleType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,17 @@ from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, SpatioTemporalR
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from humansplat.models.sv3d_autograd import Idle, Laid
+
+
+class PictureConv(nn.Conv2d):
+    """A convolution of pictures [n, c, g, g2]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve."""
+        weight = Laid.apply(self.weight, _weights_type(input)) if _trains_channels_last(input) else self.weight
+        return self._conv_forward(input, weight, self.bias)
 
 
 class ViewConv(nn.Conv3d):
@@ -33,6 +42,8 @@ class ViewConv(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve every pixel with the same one of the neighbouring views."""
+        if _trains_channels_last(input):
+            return F.conv2d(input, Laid.apply(self.weight, _weights_type(input)), self.bias, padding=(1, 0))
         return F.conv2d(input, self.weight[..., 0], self.bias, padding=(1, 0))
 
 
@@ -144,24 +155,6 @@ class ViewTransformer(TransformerSpatioTemporalModel):
         return (hidden_states + change,)
 
 
-class _Idle(torch.autograd.Function):
-    """A tensor as it is; parameters that it does not depend on have gradients of zero."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.parameters = [(parameter.shape, parameter.dtype, parameter.device) for parameter in parameters]
-        return value.view_as(value)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = zip(ctx.parameters, ctx.needs_input_grad[1:], strict=True)
-        return given, *(
-            torch.zeros(shape, dtype=dtype, device=device) if asked else None
-            for (shape, dtype, device), asked in wanted
-        )
-
-
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 TRAINS_WITH_KERNELS = True
 """Whether steps of training use Triton's kernels, too."""
@@ -176,6 +169,7 @@ OURS: dict[type[nn.Module], type[nn.Module]] = {
     GEGLU: ViewGate,
     nn.GroupNorm: ViewNorm,
     nn.LayerNorm: SumNorm,
+    nn.Conv2d: PictureConv,
     nn.Conv3d: ViewConv,
     Upsample2D: ViewUpsample,
 }
@@ -185,10 +179,10 @@ _LAYERS = (BasicTransformerBlock, TemporalBasicTransformerBlock)
 
 def lay_channels_last(pictures: Tensor) -> Tensor:
     """Pictures in the order in memory that steps of training are fastest in; what follows them keeps it."""
-    half = pictures.dtype.itemsize == 2 or torch.is_autocast_enabled(pictures.device.type)
-    if _kernels(pictures) is None or not torch.is_grad_enabled() or not half:
+    if _kernels(pictures) is None or not torch.is_grad_enabled():
         return pictures  # without gradients, whoever wants it lays the weights so
-    return pictures.contiguous(memory_format=torch.channels_last)
+    half = pictures.dtype.itemsize == 2 or torch.is_autocast_enabled(pictures.device.type)
+    return pictures.contiguous(memory_format=torch.channels_last) if half else pictures
 
 
 def idle_layers(network: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -228,7 +222,7 @@ def _with_photo(
         value = attention.to_out[0](attention.to_v(photo))
         if training:  # queries and keys have gradients, of zero: no part of a network that is trained is without
             idle = (layer.norm2, attention.to_q, attention.to_k)
-            value = _Idle.apply(value, *(parameter for part in idle for parameter in part.parameters()))
+            value = Idle.apply(value, *(parameter for part in idle for parameter in part.parameters()))
         return layer.norm3(tokens, attended, value.view(len(photo), *(1 for _ in tokens.shape[1:-1]), -1))
     tokens, asking = layer.norm2(tokens, attended)
     return layer.norm3(tokens, attention(asking.flatten(1, -2), photo).view_as(tokens))
@@ -252,6 +246,19 @@ def _attention_over_views(attention: Attention, tokens: Tensor) -> Tensor:
         return attention.to_out[0](kernels.attend_views(*asked, attention.heads))
     pixels = tokens.transpose(1, 2)  # [b, p, v, c]
     return _self_attention(attention, pixels.flatten(0, 1)).view(pixels.shape).transpose(1, 2)
+
+
+def _trains_channels_last(pictures: Tensor) -> bool:
+    """Whether a step of training has pictures in that order, see :func:`lay_channels_last`."""
+    if not torch.is_grad_enabled() or _kernels(pictures) is None:
+        return False
+    return pictures.is_contiguous(memory_format=torch.channels_last)
+
+
+def _weights_type(pictures: Tensor) -> torch.dtype:
+    """That weights of a convolution of pictures have."""
+    kind = pictures.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else pictures.dtype
 
 
 def _kernels(tensor: Tensor) -> ModuleType | None:
