@@ -46,7 +46,9 @@ BATCH = {"cuda": 32, "cpu": 8}
 CALLS = {"cuda": (2, 5), "cpu": (0, 1)}
 """Of one photo: to warm up, and to time."""
 SHOWN = 4
-COLUMNS = ("psnr", "psnr_box", "ssim_box", "sharpness", "psnr_box_left", "psnr_box_back", "psnr_box_right")
+COLUMNS = (
+    "psnr", "psnr_box", "ssim_box", "sharpness", "saturation", "psnr_box_left", "psnr_box_back", "psnr_box_right",
+)  # fmt: skip
 AGREEMENT = ("front_back_color", "neighbour_color", "neighbour_height")
 
 

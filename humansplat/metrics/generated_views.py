@@ -24,7 +24,7 @@ OCCUPIED = 0.01
 """Share of a row that must not be white for the person to be there."""
 VIEW_NAMES = {1: "left", 2: "back", 3: "right"}
 """Of the rig's views, as the person has sides."""
-OF_VIEWS = ("psnr", "ssim", "psnr_box", "ssim_box", "sharpness")
+OF_VIEWS = ("psnr", "ssim", "psnr_box", "ssim_box", "sharpness", "saturation")
 BETWEEN_VIEWS = ("front_back_color", "neighbour_color", "neighbour_height")
 FIGURES = (
     *OF_VIEWS,
@@ -46,11 +46,12 @@ def score_generated(
         masks: True alpha.
 
     Returns:
-        ``psnr``, ``ssim``, ``psnr_box``, ``ssim_box`` and ``sharpness`` of the generated views and, with a suffix, of
-        each; ``front_back_color``, ``neighbour_color`` (mean distances of a channel, 0 to 1) and ``neighbour_height``
-        (overlap of the rows that two views occupy), with ``_true`` those of the true views.
+        ``psnr``, ``ssim``, ``psnr_box``, ``ssim_box``, ``sharpness`` and ``saturation`` of the generated views and,
+        with a suffix, of each; ``front_back_color``, ``neighbour_color`` (mean distances of a channel, 0 to 1) and
+        ``neighbour_height`` (overlap of the rows that two views occupy), with ``_true`` those of the true views.
     """
-    each = score_colors(drawn, truth, masks) | {"sharpness": sharpness(drawn, truth, masks)}
+    each = score_colors(drawn, truth, masks)
+    each |= {"sharpness": sharpness(drawn, truth, masks), "saturation": saturation(drawn, truth, masks)}
     figures = {name: values[:, 1:].mean(dim=1) for name, values in each.items()}
     for view in range(1, drawn.shape[1]):
         figures |= {f"{name}_{VIEW_NAMES[view]}": values[:, view] for name, values in each.items()}
@@ -69,6 +70,21 @@ def sharpness(
         return (down * pairs[0]).sum(dim=(-2, -1)) + (across * pairs[1]).sum(dim=(-2, -1))
 
     return detail(drawn) / detail(truth).clamp(min=1e-6)
+
+
+def saturation(
+    drawn: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"], masks: Float[Tensor, "*batch h w"]
+) -> Float[Tensor, "*batch"]:
+    """How far a pixel's channels lie apart on the person, as a share of how far they truly do: 0 is grey.
+
+    Errors of colour hardly count in what compares pixels: clothes and skin are mostly light or dark.
+    """
+    inside = (masks > INSIDE).to(truth.dtype)
+
+    def spread(pictures: Tensor) -> Tensor:
+        return ((pictures.amax(dim=-3) - pictures.amin(dim=-3)) * inside).sum(dim=(-2, -1))
+
+    return spread(drawn) / spread(truth).clamp(min=1e-6)
 
 
 def agreement(views: Float[Tensor, "b v 3 h w"]) -> dict[str, Float[Tensor, " b"]]:

@@ -18,13 +18,17 @@ PIXEL_CHANNELS = 3 * CELL**2
 
 
 def build_autoencoder(
-    channels: tuple[int, int, int, int] = (32, 64, 96, 96), latent_channels: int = LATENT_CHANNELS
+    channels: tuple[int, int, int, int] = (32, 64, 96, 96),
+    latent_channels: int = LATENT_CHANNELS,
+    norm_groups: int = 4,
 ) -> AutoencoderKL:
     """Make an untrained autoencoder: 8x downsampling, one residual block a level.
 
     Args:
-        channels: Of the four levels, finest first; each a multiple of 16.
+        channels: Of the four levels, finest first.
         latent_channels: Of a latent cell.
+        norm_groups: Of the group norms, which must divide the channels. A norm takes the mean of each group away, over
+            the whole picture: with few channels in a group colours go with it. Stable Diffusion's finest has four.
     """
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -32,7 +36,7 @@ def build_autoencoder(
         block_out_channels=channels,
         layers_per_block=1,
         latent_channels=latent_channels,
-        norm_num_groups=16,
+        norm_num_groups=norm_groups,
         scaling_factor=1.0,
     )
 

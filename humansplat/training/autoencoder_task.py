@@ -11,7 +11,7 @@ from humansplat import draws
 from humansplat.config import TrainConfig
 from humansplat.data.dataset import PeoplePool
 from humansplat.losses import absolute_loss, ssim_loss
-from humansplat.metrics.image import psnr
+from humansplat.metrics.image import color_error, less_shade, psnr
 from humansplat.models.autoencoder import CELL, LATENT_CHANNELS, build_autoencoder, on_white
 from humansplat.training.people import People
 
@@ -42,9 +42,9 @@ class Autoencoding(nn.Module):
 
 
 class AutoencoderTask:
-    """Pictures of random views on white, reconstructed by absolute error, SSIM and a light prior."""
+    """Pictures of random views on white, reconstructed by absolute errors, SSIM and a light prior."""
 
-    figures = ("psnr", "latent_spread")
+    figures = ("psnr", "color_error", "latent_spread")
 
     def __init__(self, config: TrainConfig) -> None:
         self.options = config.autoencoder
@@ -66,31 +66,35 @@ class AutoencoderTask:
     def training_loss(
         self, module: nn.Module, batch: Tensor, generator: torch.Generator, step: int
     ) -> dict[str, Tensor]:
-        """Absolute error, ``1 - SSIM`` and divergence."""
+        """Absolute errors of pixels and of their colours less their shade, ``1 - SSIM`` and divergence."""
         shape = (len(batch), LATENT_CHANNELS, batch.shape[-2] // CELL, batch.shape[-1] // CELL)
         noise = draws.normal(generator, *shape)
         restored, divergence = module(batch, noise)
         return {
             "absolute": absolute_loss(restored, batch),
+            "color": self.options.color_weight * absolute_loss(less_shade(restored), less_shade(batch)),
             "ssim": self.options.ssim_weight * ssim_loss(restored, batch),
             "divergence": self.options.divergence_weight * divergence,
             "_kl": divergence.detach(),
         }
 
     def validate(self, module: nn.Module, pool: PeoplePool) -> dict[str, float]:
-        """PSNR of reconstructions from the latents' means, and the latents' spread."""
+        """PSNR and error of colour of reconstructions from the latents' means, and the latents' spread."""
         assert isinstance(module, Autoencoding)
-        values, squares = [], []
+        values, colors, squares = [], [], []
         device = next(module.parameters()).device
         for people in pool.everybody(8):
             views = torch.arange(min(4, pool.num_views), device=device).expand(len(people), -1)
-            images = on_white(pool.batch(people, views).targets).flatten(0, 1)
+            targets = pool.batch(people, views).targets.flatten(0, 1)
+            images = on_white(targets)
             latents = module.autoencoder.encode(2 * images - 1).latent_dist.mode()
-            restored = (module.autoencoder.decode(latents).sample.float() + 1) / 2
-            values.append(psnr(restored.clamp(0, 1), images))
+            restored = ((module.autoencoder.decode(latents).sample.float() + 1) / 2).clamp(0, 1)
+            values.append(psnr(restored, images))
+            colors.append(color_error(restored, images, targets[:, 3]))
             squares.append(latents.float().square().mean())
         self._spread = float(torch.stack(squares).mean().sqrt())
-        return {"psnr": float(torch.cat(values).mean()), "latent_spread": self._spread}
+        figures = {"psnr": torch.cat(values), "color_error": torch.cat(colors)}
+        return {name: float(each.mean()) for name, each in figures.items()} | {"latent_spread": self._spread}
 
     def pictures(self, module: nn.Module, batch: Tensor) -> Tensor:
         """Pictures above their reconstructions."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from humansplat.metrics.generated_views import agreement, band_colors, score_generated, sharpness
+from humansplat.metrics.generated_views import agreement, band_colors, saturation, score_generated, sharpness
 
 
 @pytest.fixture
@@ -52,3 +52,10 @@ def test_sharpness_is_the_share_of_the_true_differences_within_the_person(person
     faint = 0.25 + person / 2  # half of every difference, and all of the edge to the white beside it is left out
     torch.testing.assert_close(sharpness(faint, person, masks), torch.full((1, 4), 0.5))
     torch.testing.assert_close(sharpness(person, person, masks), torch.ones(1, 4))
+
+
+def test_saturation_is_the_share_of_the_true_colours_within_the_person(person):
+    masks = (person.amin(dim=2) < 0.99).float()
+    grey = person.mean(dim=2, keepdim=True).expand_as(person)
+    torch.testing.assert_close(saturation((person + grey) / 2, person, masks), torch.full((1, 4), 0.5))
+    torch.testing.assert_close(saturation(grey, person, masks), torch.zeros(1, 4), atol=1e-5, rtol=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from humansplat.metrics.image import crop, mask_box, psnr, psnr_in_box, silhouette_iou, ssim
+from humansplat.metrics.image import color_error, crop, mask_box, psnr, psnr_in_box, silhouette_iou, ssim
 
 
 @pytest.fixture
@@ -99,3 +99,15 @@ def test_psnr_in_boxes_is_that_of_the_crops(rng):
     boxes = torch.tensor([[0, 0, 60, 40], [3, 5, 20, 30], [59, 0, 60, 40], [10, 10, 30, 12]])
     expected = [psnr(crop(a, box), crop(b, box)) for a, b, box in zip(image, reference, boxes.tolist(), strict=True)]
     torch.testing.assert_close(psnr_in_box(image, reference, boxes), torch.stack(expected))
+
+
+def test_a_grey_picture_lacks_all_of_the_colours_whatever_its_shade(pair):
+    _, reference = pair
+    masks = torch.ones(2, 40, 52)
+    grey = reference.mean(dim=1, keepdim=True).expand_as(reference)
+    torch.testing.assert_close(color_error(grey * 0.5, reference, masks), torch.ones(2))
+    torch.testing.assert_close(color_error((grey + reference) / 2 + 0.1, reference, masks), torch.full((2,), 0.25))
+    half = masks.clone()
+    half[..., 26:] = 0
+    spoilt = torch.where(half[:, None] > 0, reference, reference.flip(1))
+    torch.testing.assert_close(color_error(spoilt, reference, half), torch.zeros(2))

@@ -48,3 +48,18 @@ def test_a_tensor_that_is_missing_or_of_another_shape_is_named_instead_of_drawn_
     file.unlink()
     with pytest.raises(UserError, match="does not load"):
         load_autoencoder(tmp_path)
+
+
+def test_even_untrained_latents_tell_colours_of_one_shade_apart():
+    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    pictures = colors[:, :, None, None].expand(-1, -1, 64, 64).contiguous()
+
+    def told_apart(norm_groups: int) -> float:
+        torch.manual_seed(0)
+        autoencoder = build_autoencoder((32, 32, 32, 32), norm_groups=norm_groups).eval()
+        with torch.no_grad():
+            latents = encode_images(autoencoder, pictures)[:, :, 3:5, 3:5].mean(dim=(2, 3))  # away from the edges
+        return latents.std(dim=0).mean().item()
+
+    assert told_apart(4) > 0.06
+    assert told_apart(4) > 1.5 * told_apart(32)  # a group for each channel takes its mean away, all but at the edges

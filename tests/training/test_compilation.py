@@ -119,8 +119,8 @@ def test_recorded_steps_are_the_steps_as_written(precision, pieces):
             losses[how].append(module(*arguments).square().mean().item())
     wrong = (gradients["graphs"] - gradients["no"]).norm() / gradients["no"].norm()
     assert wrong < (1e-4 if precision == "float32" else 2e-2), "gradients of the first step"
-    # The order in which a GPU adds up a convolution's gradients is not always the same, and the optimizer's first steps
-    # are as long for small gradients as for large ones.
+    # The order in which a GPU adds up a convolution's gradients is not always the same, and the optimizer's first
+    # steps are as long for small gradients as for large ones.
     assert losses["graphs"] == pytest.approx(losses["no"], rel=1e-3 if precision == "float32" else 1e-2)
     module.train()
     first, _ = module(*arguments).sum(), module(*arguments)

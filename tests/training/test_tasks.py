@@ -89,7 +89,7 @@ def test_autoencoder_learns_and_stores_its_scale(pool, tmp_path):
     torch.manual_seed(0)
     task = AutoencoderTask(tiny_config(tmp_path))
     module = task.build_module()
-    totals = train_steps(task, module, pool, steps=8, lr=3e-3)
+    totals = train_steps(task, module, pool, steps=12, lr=6e-3)
     assert np.mean(totals[-3:]) < 0.7 * np.mean(totals[:3])
     with torch.no_grad():
         figures = task.validate(module, pool)
