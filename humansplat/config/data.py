@@ -17,6 +17,8 @@ class AugmentConfig:
     """Each colour channel is multiplied by ``exp(u)``, ``u`` uniform in ``[-gain, gain]``."""
     permute: float = 0.0
     """Probability that the colour channels are shuffled."""
+    saturate: float = 0.0
+    """Colours less their shade are multiplied by ``1 + u``, ``u`` uniform in ``[0, saturate]``."""
     crop_scale: float = 0.0
     """The given pictures are framed ``exp(u)`` times as large, ``u`` uniform in ``[-crop_scale, crop_scale]``,"""
     crop_shift: float = 0.0
@@ -37,6 +39,8 @@ class AugmentConfig:
         for name in ("gain", "crop_scale", "crop_shift"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"augment.{name} ({getattr(self, name)}) must be at least 0 and below 1")
+        if self.saturate < 0:
+            raise UserError(f"augment.saturate ({self.saturate}) must be at least 0")
         if not 1 <= self.jpeg_quality <= 95:
             raise UserError(f"augment.jpeg_quality ({self.jpeg_quality}) must be from 1 to 95")
 

@@ -64,7 +64,7 @@ class TrainConfig:
         if self.seed < 0:
             raise UserError(f"seed ({self.seed}) must be at least 0")
         if self.task == "reconstruction" and self.reconstruction.keep_latents:
-            _check_kept_latents(self.data, "reconstruction", ("gain", "permute"))
+            _check_kept_latents(self.data, "reconstruction", ("gain", "permute", "saturate"))
             if self.data.watch:
                 raise UserError("reconstruction.keep_latents needs a pool that stays: set data.watch to false")
         if self.task == "sv3d" and self.sv3d.keep_latents:

@@ -33,6 +33,8 @@ def augment(
         keep = for_keeping[:, :1] >= config.permute
         channels = torch.where(keep, torch.arange(3, device=keep.device), for_order.argsort(dim=1))
         batch = recolor(batch, gains, channels)
+    if config.saturate > 0:
+        batch = saturate(batch, 1 + config.saturate * draws.uniform(generator, b))
     return roughen(batch, config, generator)
 
 
@@ -46,6 +48,17 @@ def recolor(batch: PeopleBatch, gains: Float[Tensor, "b 3"], channels: Int[Tenso
         index = channels[:, None, :, None, None].expand(*pictures.shape[:2], 3, *pictures.shape[3:])
         rgb = pictures[:, :, :3].gather(2, index) * gains[:, None, :, None, None]
         return torch.cat([rgb.clamp(max=1), pictures[:, :, 3:]], dim=2)
+
+    return replace(batch, images=change(batch.images), targets=change(batch.targets))
+
+
+def saturate(batch: PeopleBatch, factors: Float[Tensor, " b"]) -> PeopleBatch:
+    """Multiply what the colours of inputs and targets have beside their shade."""
+
+    def change(pictures: Float[Tensor, "b v 4 h w"]) -> Float[Tensor, "b v 4 h w"]:
+        shade = pictures[:, :, :3].mean(dim=2, keepdim=True)
+        rgb = torch.lerp(shade, pictures[:, :, :3], factors[:, None, None, None, None])
+        return torch.cat([rgb.clamp(0, 1), pictures[:, :, 3:]], dim=2)
 
     return replace(batch, images=change(batch.images), targets=change(batch.targets))
 

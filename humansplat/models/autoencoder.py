@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from humansplat.models.loading import load_part
 CELL = 8
 """Pixels on a side of a latent cell."""
 LATENT_CHANNELS = 4
+FIRST_LOG_VARIANCE = -6.0
+"""Of an untrained autoencoder's latents."""
 PIXEL_CHANNELS = 3 * CELL**2
 """Of a cell in pixel space."""
 
@@ -30,7 +33,7 @@ def build_autoencoder(
         norm_groups: Of the group norms, which must divide the channels. A norm takes the mean of each group away, over
             the whole picture: with few channels in a group colours go with it. Stable Diffusion's finest has four.
     """
-    return AutoencoderKL(
+    autoencoder = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=channels,
@@ -39,6 +42,12 @@ def build_autoencoder(
         norm_num_groups=norm_groups,
         scaling_factor=1.0,
     )
+    # The latents' noise begins small. Of unit deviation it would hide what is faint in a picture, colours first, and
+    # so what the encoder tells of them from the decoder.
+    with torch.no_grad():
+        autoencoder.quant_conv.weight[latent_channels:] *= 0.1
+        autoencoder.quant_conv.bias[latent_channels:] = FIRST_LOG_VARIANCE
+    return autoencoder
 
 
 def stable_diffusion_autoencoder() -> AutoencoderKL:

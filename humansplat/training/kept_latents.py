@@ -32,7 +32,8 @@ class KeptPeople:
         pool: May go on growing, and replace its oldest: what was kept of a place holds until it is encoded anew.
         encode: Gives tensors ``[b, ...]``, which are kept as they are.
         num_inputs: Views that ``encode`` is given.
-        colors: Its ``gain`` and ``permute`` make the variants; without it they are one, the pictures as they are.
+        colors: Its ``gain``, ``permute`` and ``saturate`` make the variants; without any they are one, the pictures as
+            they are.
         variants: In how many colours everybody is kept.
         seed: Of the colours.
         at_once: People that are encoded together, in one step.
@@ -50,7 +51,8 @@ class KeptPeople:
         at_once: int = PEOPLE_AT_ONCE,
     ) -> None:
         self.pool = pool
-        self.variants = variants if colors is not None and (colors.gain > 0 or colors.permute > 0) else 1
+        recolored = colors is not None and max(colors.gain, colors.permute, colors.saturate) > 0
+        self.variants = variants if recolored else 1
         self._encode, self._num_inputs, self._colors = encode, num_inputs, colors
         self._generator = torch.Generator(pool.device).manual_seed(seed)
         self._at_once = min(at_once, pool.capacity)  # nobody twice in one batch

@@ -8,7 +8,7 @@ from humansplat.body.anny import AnnyBody
 from humansplat.body.models import load_body_model
 from humansplat.body.smpl import JOINT_NAMES
 from humansplat.config import AugmentConfig
-from humansplat.data.augment import augment, mirror, recolor
+from humansplat.data.augment import augment, mirror, recolor, saturate
 from humansplat.data.dataset import PeoplePool
 from humansplat.data.people import BodyTemplate, PeopleBatch, mirrored_joints
 from humansplat.geometry.projection import project
@@ -100,8 +100,21 @@ def test_recolouring_is_the_same_for_inputs_and_targets(batch):
     assert recolor(batch, 10 * gains, channels).targets.max() <= 1
 
 
+def test_saturating_keeps_shades_and_alpha_and_leaves_grey_grey(batch):
+    soft = replace(
+        batch,
+        images=0.4 + 0.2 * batch.images,
+        targets=batch.targets.mean(dim=2, keepdim=True).expand_as(batch.targets),
+    )
+    changed = saturate(soft, torch.full((3,), 2.0))
+    colors, shade = soft.images[:, :, :3], soft.images[:, :, :3].mean(dim=2, keepdim=True)
+    torch.testing.assert_close(changed.images[:, :, :3], 2 * colors - shade)
+    assert torch.equal(changed.images[:, :, 3], soft.images[:, :, 3])
+    torch.testing.assert_close(changed.targets, soft.targets)
+
+
 def test_augmentation_follows_its_generator(batch, template):
-    config = AugmentConfig(mirror=0.5, gain=0.2, permute=0.5)
+    config = AugmentConfig(mirror=0.5, gain=0.2, permute=0.5, saturate=1.0)
     runs = [augment(batch, config, template, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(runs[0].targets, runs[1].targets)
     still = augment(batch, AugmentConfig(mirror=0.0, gain=0.0, permute=0.0), template, torch.Generator())

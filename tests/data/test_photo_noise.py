@@ -156,6 +156,13 @@ def test_nothing_asked_for_draws_nothing(batch, rng):
 
 
 def test_impossible_wishes_are_refused():
-    for wish in ({"jpeg": 1.5}, {"background": -0.1}, {"crop_scale": 1.0}, {"crop_shift": -0.1}, {"jpeg_quality": 0}):
+    for wish in (
+        {"jpeg": 1.5},
+        {"background": -0.1},
+        {"crop_scale": 1.0},
+        {"crop_shift": -0.1},
+        {"jpeg_quality": 0},
+        {"saturate": -1.0},
+    ):
         with pytest.raises(UserError, match=f"augment.{next(iter(wish))}"):
             AugmentConfig(**wish)
