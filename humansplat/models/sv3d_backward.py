@@ -11,6 +11,8 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from humansplat.models.sv3d_kernels import load_sum
+
 
 @triton.jit
 @no_type_check
@@ -42,10 +44,7 @@ def group_norm_sums(
         row = part * span + start + tl.arange(0, tile)
         known = (row < rows)[:, None] & inside[None, :]
         place = (segment * rows + row)[:, None] * channels + channel[None, :]
-        value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
-        if has_added:
-            of = (segment * (rows // rows_per_added) + row // rows_per_added)[:, None] * channels + channel[None, :]
-            value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
+        value = load_sum(x, added, place, known, segment, row, channel, rows, rows_per_added, channels, has_added)
         slope = _before_silu(tl.load(given + place, mask=known, other=0.0).to(tl.float32), value, factor, offset, silu)
         total += slope
         products += slope * (value - mean[None, :]) * inverse[None, :]
@@ -99,10 +98,7 @@ def group_norm_inputs(
     level, bend = tl.load(means, mask=inside, other=0.0), tl.load(means + channels, mask=inside, other=0.0)
     known = (row < rows)[:, None] & inside[None, :]
     place = (segment * rows + row)[:, None] * channels + channel[None, :]
-    value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
-    if has_added:
-        of = (segment * (rows // rows_per_added) + row // rows_per_added)[:, None] * channels + channel[None, :]
-        value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
+    value = load_sum(x, added, place, known, segment, row, channel, rows, rows_per_added, channels, has_added)
     slope = _before_silu(tl.load(given + place, mask=known, other=0.0).to(tl.float32), value, factor, offset, silu)
     normal = (value - mean[None, :]) * inverse[None, :]
     slope = slope * factor[None, :] - (level[None, :] + normal * bend[None, :]) * inverse[None, :]

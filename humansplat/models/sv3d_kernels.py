@@ -22,6 +22,19 @@ _ROWS = 256
 """That a program of the norm's sums takes, in tiles."""
 
 
+@triton.jit
+@no_type_check
+def load_sum(
+    x, added, place, known, segment, row, channel, rows, rows_per_added, channels, has_added: tl.constexpr
+):  # fmt: skip
+    """Rows of pictures with what is added to them, as float32."""
+    value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
+    if has_added:
+        of = (segment * (rows // rows_per_added) + row // rows_per_added)[:, None] * channels + channel[None, :]
+        value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
+    return value
+
+
 @triton.jit(do_not_specialize=["parts"])  # here and below: one compiled kernel for all sizes, as far as it goes
 @no_type_check
 def _sum_rows(
@@ -37,10 +50,7 @@ def _sum_rows(
         row = part * span + start + tl.arange(0, tile)
         known = (row < rows)[:, None] & inside[None, :]
         place = (segment * rows + row)[:, None] * channels + channel[None, :]
-        value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
-        if has_added:
-            of = (segment * (rows // rows_per_added) + row // rows_per_added)[:, None] * channels + channel[None, :]
-            value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
+        value = load_sum(x, added, place, known, segment, row, channel, rows, rows_per_added, channels, has_added)
         total += tl.sum(value, 0)
         squares += tl.sum(value * value, 0)
     place = (segment * parts + part) * 2 * channels + channel
@@ -89,10 +99,7 @@ def _apply_scale(
     inside = channel < channels
     known = (row < rows)[:, None] & inside[None, :]
     place = (segment * rows + row)[:, None] * channels + channel[None, :]
-    value = tl.load(x + place, mask=known, other=0.0).to(tl.float32)
-    if has_added:
-        of = (segment * (rows // rows_per_added) + row // rows_per_added)[:, None] * channels + channel[None, :]
-        value += tl.load(added + of, mask=known, other=0.0).to(tl.float32)
+    value = load_sum(x, added, place, known, segment, row, channel, rows, rows_per_added, channels, has_added)
     factor = tl.load(scales + segment * 4 * channels + channel, mask=inside, other=0.0)
     offset = tl.load(scales + (segment * 4 + 1) * channels + channel, mask=inside, other=0.0)
     value = value * factor[None, :] + offset[None, :]
