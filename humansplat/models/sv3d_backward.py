@@ -11,7 +11,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from humansplat.models.sv3d_kernels import load_sum
+from humansplat.models.sv3d_kernels import add_parts, load_sum
 
 
 @triton.jit
@@ -63,13 +63,7 @@ def group_norm_means(
     segment, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     within = tl.arange(0, width)
     channel, inside = group * group_width + within, within < group_width
-    total, products = tl.zeros((tile, width), tl.float32), tl.zeros((tile, width), tl.float32)
-    for start in range(0, parts, tile):
-        part = start + tl.arange(0, tile)
-        known = (part < parts)[:, None] & inside[None, :]
-        place = (segment * parts + part)[:, None] * 2 * channels + channel[None, :]
-        total += tl.load(sums + place, mask=known, other=0.0)
-        products += tl.load(sums + place + channels, mask=known, other=0.0)
+    total, products = add_parts(sums, segment, channel, inside, channels, parts, tile, width)
     slope, bend = tl.sum(total, 0), tl.sum(products, 0)
     factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
     place = segment * 2 * channels + channel

@@ -33,8 +33,7 @@ class PictureConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve."""
-        weight = Laid.apply(self.weight, _weights_type(input)) if _trains_channels_last(input) else self.weight
-        return self._conv_forward(input, weight, self.bias)
+        return self._conv_forward(input, _weight_for(input, self.weight), self.bias)
 
 
 class ViewConv(nn.Conv3d):
@@ -42,9 +41,7 @@ class ViewConv(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve every pixel with the same one of the neighbouring views."""
-        if _trains_channels_last(input):
-            return F.conv2d(input, Laid.apply(self.weight, _weights_type(input)), self.bias, padding=(1, 0))
-        return F.conv2d(input, self.weight[..., 0], self.bias, padding=(1, 0))
+        return F.conv2d(input, _weight_for(input, self.weight), self.bias, padding=(1, 0))
 
 
 class ViewNorm(nn.GroupNorm):
@@ -248,17 +245,17 @@ def _attention_over_views(attention: Attention, tokens: Tensor) -> Tensor:
     return _self_attention(attention, pixels.flatten(0, 1)).view(pixels.shape).transpose(1, 2)
 
 
-def _trains_channels_last(pictures: Tensor) -> bool:
-    """Whether a step of training has pictures in that order, see :func:`lay_channels_last`."""
-    if not torch.is_grad_enabled() or _kernels(pictures) is None:
-        return False
-    return pictures.is_contiguous(memory_format=torch.channels_last)
+def _weight_for(pictures: Tensor, weight: Tensor) -> Tensor:
+    """A convolution's weight, [c, c2, k, k2] or with one more axis of 1, as its product with pictures takes it.
 
-
-def _weights_type(pictures: Tensor) -> torch.dtype:
-    """That weights of a convolution of pictures have."""
-    kind = pictures.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else pictures.dtype
+    In a step of training with pictures channels last (:func:`lay_channels_last`) it gets their order and type.
+    """
+    training = torch.is_grad_enabled() and _kernels(pictures) is not None
+    if training and pictures.is_contiguous(memory_format=torch.channels_last):
+        kind = pictures.device.type
+        autocast = torch.is_autocast_enabled(kind)
+        return Laid.apply(weight, torch.get_autocast_dtype(kind) if autocast else pictures.dtype)
+    return weight if weight.ndim == 4 else weight[..., 0]
 
 
 def _kernels(tensor: Tensor) -> ModuleType | None:

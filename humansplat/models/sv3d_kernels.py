@@ -58,6 +58,20 @@ def _sum_rows(
     tl.store(sums + place + channels, squares, mask=inside)
 
 
+@triton.jit
+@no_type_check
+def add_parts(sums, segment, channel, inside, channels, parts, tile: tl.constexpr, width: tl.constexpr):
+    """Both sums of each channel over a segment's parts, still in ``tile`` rows."""
+    first, second = tl.zeros((tile, width), tl.float32), tl.zeros((tile, width), tl.float32)
+    for start in range(0, parts, tile):
+        part = start + tl.arange(0, tile)
+        known = (part < parts)[:, None] & inside[None, :]
+        place = (segment * parts + part)[:, None] * 2 * channels + channel[None, :]
+        first += tl.load(sums + place, mask=known, other=0.0)
+        second += tl.load(sums + place + channels, mask=known, other=0.0)
+    return first, second
+
+
 @triton.jit(do_not_specialize=["parts", "group_width"])
 @no_type_check
 def _to_scale(
@@ -68,13 +82,7 @@ def _to_scale(
     segment, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     within = tl.arange(0, width)
     channel, inside = group * group_width + within, within < group_width
-    total, squares = tl.zeros((tile, width), tl.float32), tl.zeros((tile, width), tl.float32)
-    for start in range(0, parts, tile):
-        part = start + tl.arange(0, tile)
-        known = (part < parts)[:, None] & inside[None, :]
-        place = (segment * parts + part)[:, None] * 2 * channels + channel[None, :]
-        total += tl.load(sums + place, mask=known, other=0.0)
-        squares += tl.load(sums + place + channels, mask=known, other=0.0)
+    total, squares = add_parts(sums, segment, channel, inside, channels, parts, tile, width)
     mean = tl.sum(tl.sum(total, 1), 0) / count
     variance = tl.maximum(tl.sum(tl.sum(squares, 1), 0) / count - mean * mean, 0.0)
     inverse, nothing = tl.rsqrt(variance + eps), tl.zeros((width,), tl.float32)
