@@ -1,5 +1,6 @@
 """What a call takes: its times, alone or replayed from a CUDA graph, and the memory that it adds."""
 
+import itertools
 import time
 from collections.abc import Callable
 
@@ -24,7 +25,7 @@ def call_times(call: Callable[[], object], repeats: int, device: torch.device | 
         call()
     marks[-1].record()
     torch.cuda.synchronize(device)
-    return [begin.elapsed_time(end) for begin, end in zip(marks, marks[1:], strict=False)]
+    return [begin.elapsed_time(end) for begin, end in itertools.pairwise(marks)]
 
 
 def captured(call: Callable[[], object], device: torch.device | str) -> Callable[[], object]:

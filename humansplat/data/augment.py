@@ -3,6 +3,7 @@
 What is done to the given pictures alone is in ``humansplat.data.photo_noise``.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -44,21 +45,24 @@ def recolor(batch: PeopleBatch, gains: Float[Tensor, "b 3"], channels: Int[Tenso
     Alpha stays, so a background painted afterwards keeps its colour.
     """
 
-    def change(pictures: Float[Tensor, "b v 4 h w"]) -> Float[Tensor, "b v 4 h w"]:
-        index = channels[:, None, :, None, None].expand(*pictures.shape[:2], 3, *pictures.shape[3:])
-        rgb = pictures[:, :, :3].gather(2, index) * gains[:, None, :, None, None]
-        return torch.cat([rgb.clamp(max=1), pictures[:, :, 3:]], dim=2)
+    def paint(rgb: Float[Tensor, "b v 3 h w"]) -> Float[Tensor, "b v 3 h w"]:
+        return rgb.gather(2, channels[:, None, :, None, None].expand_as(rgb)) * gains[:, None, :, None, None]
 
-    return replace(batch, images=change(batch.images), targets=change(batch.targets))
+    return _repainted(batch, paint)
 
 
 def saturate(batch: PeopleBatch, factors: Float[Tensor, " b"]) -> PeopleBatch:
     """Multiply what the colours of inputs and targets have beside their shade."""
+    return _repainted(
+        batch, lambda rgb: torch.lerp(rgb.mean(dim=2, keepdim=True), rgb, factors[:, None, None, None, None])
+    )
+
+
+def _repainted(batch: PeopleBatch, paint: Callable[[Tensor], Tensor]) -> PeopleBatch:
+    """Change the colours [b, v, 3, h, w] of inputs and targets alike; alpha stays."""
 
     def change(pictures: Float[Tensor, "b v 4 h w"]) -> Float[Tensor, "b v 4 h w"]:
-        shade = pictures[:, :, :3].mean(dim=2, keepdim=True)
-        rgb = torch.lerp(shade, pictures[:, :, :3], factors[:, None, None, None, None])
-        return torch.cat([rgb.clamp(0, 1), pictures[:, :, 3:]], dim=2)
+        return torch.cat([paint(pictures[:, :, :3]).clamp(0, 1), pictures[:, :, 3:]], dim=2)
 
     return replace(batch, images=change(batch.images), targets=change(batch.targets))
 
