@@ -55,8 +55,9 @@ class Reconstruction:
             fps: Pictures a second.
             progress: Show a bar on stderr.
         """
-        cameras = turntable_cameras(self.gaussians, frames=frames, size=size, start=azimuth_of(self.camera))
-        pictures = render_frames(self.gaussians, cameras)
+        splats = self.gaussians.to(self.report.device)  # many pictures: where the networks ran
+        cameras = turntable_cameras(splats, frames=frames, size=size, start=azimuth_of(self.camera))
+        pictures = render_frames(splats, cameras)
         with tqdm(pictures, "turntable", total=frames, unit="frame", disable=not progress, leave=False) as bar:
             write_video(iter(bar), Path(path), fps=fps)
 

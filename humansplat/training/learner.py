@@ -164,7 +164,7 @@ class Learner:
         """
         pretrained = folder / PRETRAINED
         if pretrained.is_file():
-            state = load_file(pretrained)
+            state = _named_as_in(self.module, load_file(pretrained))
             check_tensors(state, shapes_of(self.module.state_dict()), str(pretrained), "this model")
             self._assign(state)
         else:
@@ -180,6 +180,15 @@ class Learner:
     def _assign(self, weights: dict[str, Tensor]) -> None:
         for name, tensor in self.module.state_dict().items():
             assign(tensor, weights[name])
+
+
+def _named_as_in(module: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A saved model's weights under the names of a module that wraps that model alone, as training modules do."""
+    names = set(module.state_dict())
+    wrapped = [child for child, _ in module.named_children()]
+    if names.isdisjoint(weights) and len(wrapped) == 1:
+        return {f"{wrapped[0]}.{name}": tensor for name, tensor in weights.items()}
+    return weights
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:

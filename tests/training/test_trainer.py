@@ -1,5 +1,6 @@
 import json
 import signal
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -204,6 +205,19 @@ def test_run_can_start_from_a_saved_model_in_half_precision(toy, tmp_path):
     save_file({"other.weight": torch.zeros(1)}, tmp_path / "saved" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(UserError, match=r"1 unexpected: other.weight"):
         toy.toy_trainer(toy.toy_config(tmp_path / "c", init_from=tmp_path / "saved")).run()
+
+
+def test_run_can_start_from_a_saved_model_that_the_training_module_wraps(toy, tmp_path):
+    class Wrapping(toy.ToyTask):
+        def build_module(self):
+            return torch.nn.Sequential(OrderedDict(model=super().build_module()))
+
+    toy.toy_trainer(toy.toy_config(tmp_path / "a")).run()
+    (tmp_path / "saved").mkdir()
+    save_file(load_checkpoint(tmp_path / "a").averages, tmp_path / "saved" / "diffusion_pytorch_model.safetensors")
+    config = toy.toy_config(tmp_path / "b", init_from=tmp_path / "saved", validate_every=5, num_steps=6)
+    toy.toy_trainer(config, Wrapping()).run()
+    assert losses(tmp_path / "b")[5] < 0.5 * losses(tmp_path / "a")[5]
 
 
 def test_what_cannot_be_resumed_is_refused(toy, tmp_path):
