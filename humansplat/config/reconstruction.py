@@ -164,6 +164,8 @@ class LatentsConfig:
     """Steps from the drawn noise level down."""
     view_model: Path | None = None
     """Folder of a trained view model; it stays as it is."""
+    graphs: bool = True
+    """On a GPU: replay the view model's passes from CUDA graphs, which keep the memory of one."""
 
     def __post_init__(self) -> None:
         shares = {name: getattr(self, name) for name in ("clean", "noised", "diffused", "missing")}

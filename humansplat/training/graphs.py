@@ -9,7 +9,8 @@ get them as they are, without going through autograd, so hooks on parameters (an
 (:mod:`humansplat.training.exchange`).
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +76,41 @@ class ReplayedFunction:
         if values.shape != self._shape:
             return self._function(values)
         return self._graphs.run("function", self._function, values)
+
+
+class FrozenFunctions:
+    """Functions of tensors that run frozen networks many times over, without gradients, from CUDA graphs on a GPU.
+
+    Args:
+        enabled: Otherwise, and on other devices, the functions are called as they are.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._graphs: CudaGraphs | None = None
+
+    def run(self, name: str, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+        """The function's result; arguments as :meth:`CudaGraphs.run` has them."""
+        device = arguments[0].device
+        with torch.no_grad(), _no_kept_casts(device):
+            if not self._enabled or device.type != "cuda":
+                return function(*arguments)
+            self._graphs = self._graphs or CudaGraphs(device)
+            return self._graphs.run((name, torch.is_autocast_enabled(device.type)), function, *arguments)
+
+
+@contextlib.contextmanager
+def _no_kept_casts(device: torch.device) -> Iterator[None]:
+    """Autocast as it is outside, but with weights cast anew in each pass.
+
+    A graph must not read casts of before its recording; and some versions of PyTorch use casts of a pass without
+    gradients in the next one with gradients, which then has none.
+    """
+    kind = device.type
+    with torch.autocast(
+        kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind), cache_enabled=False
+    ):
+        yield
 
 
 class _Recorded(NamedTuple):

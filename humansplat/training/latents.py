@@ -20,6 +20,7 @@ from humansplat.models.autoencoder import PIXEL_CHANNELS, encode_images, load_au
 from humansplat.models.edm import RHO, Denoise, LatentDenoiser, add_noise, lognormal_sigmas, per_element
 from humansplat.models.edm_sampling import sample, unit_noise, with_known
 from humansplat.pipelines.weights import ViewSampling
+from humansplat.training.graphs import FrozenFunctions
 from humansplat.training.view_jitter import rig_views
 
 KINDS = ("clean", "noised", "diffused", "missing")
@@ -51,6 +52,7 @@ class LatentSource(nn.Module):
         self.view_model = None if self.autoencoder is None else _load_view_model(options, self.autoencoder)
         self.view_sampling = _stated_sampling(self.view_model)
         """Of a distilled view model, which guesses from noise alone, as at inference; of others None."""
+        self._functions = FrozenFunctions(enabled=options.latents.graphs)
 
     @property
     def channels(self) -> int:
@@ -125,25 +127,37 @@ class LatentSource(nn.Module):
 
     def _sample(self, noise: Tensor, photo_latent: Tensor, batch: PeopleBatch, how: ViewSampling) -> Tensor:
         """All views from noise, as at inference."""
-        denoise = with_known(self._denoiser(batch, photo_latent), {0: photo_latent})
-        return sample(denoise, noise, how.sigmas(), how.sampler)
+
+        def views(noise: Tensor, *told: Tensor) -> Tensor:
+            return sample(self._denoiser(*told), noise, how.sigmas(), how.sampler)
+
+        return self._functions.run("sample", views, noise, *_told(batch, photo_latent))
 
     def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
         """Euler's steps from each person's own noise level down; levels fall evenly to the power of 1 / rho."""
-        denoise = with_known(self._denoiser(batch, photo_latent), {0: photo_latent})
         steps = self.options.latents.denoising_steps
         shares = [(1 - step / steps) ** RHO for step in range(steps + 1)]  # of the first level
-        clean = noised
-        for high, low in zip(shares[:-1], shares[1:], strict=True):
-            clean = denoise(noised, sigma * high).to(noised.dtype)
-            noised = clean + (noised - clean) * (low / high)
-        return clean
 
-    def _denoiser(self, batch: PeopleBatch, photo_latent: Tensor) -> Denoise:
+        def views(noised: Tensor, sigma: Tensor, *told: Tensor) -> Tensor:
+            denoise, clean = self._denoiser(*told), noised
+            for high, low in zip(shares[:-1], shares[1:], strict=True):
+                clean = denoise(noised, sigma * high).to(noised.dtype)
+                noised = clean + (noised - clean) * (low / high)
+            return clean
+
+        return self._functions.run("denoise", views, noised, sigma, *_told(batch, photo_latent))
+
+    def _denoiser(self, photo_latent: Tensor, photo: Tensor, azimuths: Tensor, elevations: Tensor) -> Denoise:
         """The view model, told of the photos and the rig's views."""
         assert self.view_model is not None
-        views = rig_views(batch)
-        return self.view_model.denoiser(photo_latent, views.pictures[:, 0], views.azimuths, views.elevations)
+        denoise = self.view_model.denoiser(photo_latent, photo, azimuths, elevations)
+        return with_known(denoise, {0: photo_latent})
+
+
+def _told(batch: PeopleBatch, photo_latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the view model is told, in the order of its arguments."""
+    views = rig_views(batch)
+    return photo_latent, views.pictures[:, 0], views.azimuths, views.elevations
 
 
 def _load_view_model(options: ReconstructionConfig, autoencoder: AutoencoderKL) -> LatentDenoiser | None:

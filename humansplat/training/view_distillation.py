@@ -19,8 +19,7 @@ student's own steps from noise have led: Kohler et al., "Imagine Flash: Accelera
 Backward Distillation", 2024. Every view but the photo's counts; the photo's is known, as in sampling.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,9 +38,9 @@ from humansplat.metrics.views import MAX_PSNR
 from humansplat.models.edm import Denoise, add_noise, lognormal_sigmas, loss_weight, per_element, start_scale
 from humansplat.models.edm_sampling import Sampler, guidance_by_angle, guide, sample, with_known
 from humansplat.models.sv3d import SV3D, check_latents, load_sv3d
-from humansplat.pipelines.cuda_graphs import CudaGraphs
 from humansplat.pipelines.view_synthesis import stated_sampling
 from humansplat.pipelines.weights import ViewSampling
+from humansplat.training.graphs import FrozenFunctions
 from humansplat.training.view_jitter import EncodedViews, TrainingViews
 from humansplat.training.view_task import ViewDenoising, ViewTask, validation_noise
 
@@ -75,8 +74,8 @@ class ViewDistillation(ViewTask):
         self.taught = teacher_sampling(self.distill, stated_sampling(self.teacher.unet))
         self.learned = student_sampling(self.distill.steps, self.taught, self.options.validation_steps)
         self._pieces = pieces(self.taught.sigmas(), self.distill.steps or 1)
-        self._replays = config.compile == "graphs"
-        self._graphs: CudaGraphs | None = None
+        # Many passes of a network.
+        self._functions = FrozenFunctions(enabled=config.compile == "graphs")
         self._drawn_by_teacher: dict[int, Tensor] = {}
 
     def frozen_modules(self) -> Sequence[nn.Module]:
@@ -100,7 +99,7 @@ class ViewDistillation(ViewTask):
                 self._pieces = self._pieces.to(clean.device)
                 levels = self._pieces[piece]
                 noised = self._where_it_gets(module, noise, piece, told)
-            target = self._run("teacher", self.wanted, noised, levels, *told)
+            target = self._functions.run("teacher", self.wanted, noised, levels, *told)
         sigma = levels[:, 0]
         estimate = module(noised, sigma, *told, told[0].new_ones(len(clean), 2)).float()
         error = (estimate - target)[:, 1:].square().mean(dim=(1, 2, 3, 4))
@@ -152,16 +151,7 @@ class ViewDistillation(ViewTask):
             denoise = with_known(lambda noised, sigma: module(noised, sigma, *told, kept), {0: told[0]})
             return begun(denoise, noise * start_scale(self.taught.sigma_max), levels, piece)
 
-        return self._run("student", follow, noise, piece, self._pieces[:, 0], *told)
-
-    def _run(self, name: str, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-        """Without gradients; with ``compile: graphs`` from a CUDA graph, as these are many passes of a network."""
-        device = arguments[0].device
-        with torch.no_grad(), _no_kept_casts(device):
-            if not self._replays or device.type != "cuda":
-                return function(*arguments)
-            self._graphs = self._graphs or CudaGraphs(device)
-            return self._graphs.run(name, function, *arguments)
+        return self._functions.run("student", follow, noise, piece, self._pieces[:, 0], *told)
 
     def _sampling(self) -> tuple[Tensor, Sampler]:
         return self.learned.sigmas(), self.learned.sampler
@@ -275,17 +265,3 @@ def begun(
         further = clean + (latents - clean) * (low / high)
         latents = torch.where(per_element(piece > number), further, latents)
     return latents
-
-
-@contextmanager
-def _no_kept_casts(device: torch.device) -> Iterator[None]:
-    """Autocast as it is outside, but with weights cast anew in each pass.
-
-    A graph must not read casts of before its recording; and some versions of PyTorch use casts of a pass without
-    gradients in the next one with gradients, which then has none.
-    """
-    kind = device.type
-    with torch.autocast(
-        kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind), cache_enabled=False
-    ):
-        yield

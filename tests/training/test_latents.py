@@ -150,6 +150,25 @@ def test_a_view_model_is_loaded_and_asked(vae, batch, make_tiny_sv3d, tmp_path):
             LatentSource(ReconstructionConfig(autoencoder=vae, num_inputs=4, latents=other))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("distilled", [False, True])
+def test_a_gpu_replays_what_the_view_model_makes_up(vae, batch, make_tiny_sv3d, tmp_path, distilled):
+    SV3D(make_tiny_sv3d(latent_scaling=1.0), build_image_encoder(16, 1, 2, 16, image_size=32)).save(tmp_path)
+    here = batch.to("cuda")
+    made = []
+    for graphs in (False, True):
+        latents = LatentsConfig(clean=0.0, diffused=1.0, denoising_steps=2, view_model=tmp_path, graphs=graphs)
+        source = LatentSource(ReconstructionConfig(autoencoder=vae, num_inputs=4, latents=latents)).cuda()
+        if distilled:
+            source.view_sampling = ViewSampling(num_steps=2, sampler="euler")
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            drawn = [source.mixed(here, torch.Generator("cuda").manual_seed(seed)).values for seed in (0, 1)]
+        assert not torch.equal(*drawn)
+        made.append(torch.stack(drawn))
+    torch.testing.assert_close(*made, rtol=1e-3, atol=1e-3)
+
+
 def test_shares_are_those_of_the_people(vae):
     made = source(vae, clean=1.0, noised=2.0, missing=1.0)
     kinds = made._kinds(4000, torch.Generator().manual_seed(0))
