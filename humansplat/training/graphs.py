@@ -10,7 +10,8 @@ get them as they are, without going through autograd, so hooks on parameters (an
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from humansplat.errors import UserError
 from humansplat.pipelines.cuda_graphs import CudaGraphs
+from humansplat.structures import TensorStruct
 
 WARM_UP = 2
 """Runs before recording: libraries choose their kernels and take their workspaces, which no recording may do."""
@@ -28,8 +30,8 @@ def replay_training(module: nn.Module) -> None:
     """Have a module's training calls replay CUDA graphs of the forward and of the backward pass, in place.
 
     The batch of the first call in training decides the shapes; other shapes, ``eval`` mode and calls without gradients
-    run as written. The module's arguments are tensors without gradients and its result is one tensor; between two
-    calls lies a backward pass.
+    run as written. The module's arguments are tensors without gradients, records of such (:class:`TensorStruct`), or
+    constants; its result is a tensor or a record. Between two calls lies a backward pass.
 
     Args:
         module: On a CUDA device.
@@ -117,10 +119,14 @@ class _Recorded(NamedTuple):
     forward: torch.cuda.CUDAGraph
     backward: torch.cuda.CUDAGraph
     arguments: tuple[Tensor, ...]
-    result: Tensor
-    result_gradient: Tensor
+    """All tensors of the module's arguments."""
+    result: Any
+    result_gradients: tuple[Tensor | None, ...]
+    """Of the result's tensors; ``None`` where no parameter has a part in one."""
     trained: tuple[tuple[nn.Parameter, Tensor], ...]
     """Parameters that the result depends on, with their gradients."""
+    signature: object
+    """Of the arguments: :func:`_signature`."""
 
 
 class _Replayed:
@@ -135,25 +141,28 @@ class _Replayed:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         if not (self._module.training and torch.is_grad_enabled()):
             return self._eager(*arguments, **named)
-        if named or not all(isinstance(argument, Tensor) and not argument.requires_grad for argument in arguments):
+        given = _tensors((*arguments, *named.values()))
+        if not given or any(tensor.requires_grad for tensor in given):
             raise UserError(
                 f"compile is graphs, and {type(self._module).__name__} is given more than tensors without gradients: "
                 "set it to no"
             )
+        signature = (tuple(named), *(_signature(argument) for argument in (*arguments, *named.values())))
         if self._recorded is None:
-            self._recorded = _record(self._module, self._eager, arguments)
-            self._anchor = torch.zeros((), device=arguments[0].device, requires_grad=True)
-        given = [(argument.shape, argument.dtype) for argument in arguments]
-        if given != [(place.shape, place.dtype) for place in self._recorded.arguments]:
-            return self._eager(*arguments)
-        return _Replay.apply(self._anchor, self, self._recorded, *arguments)
+            self._recorded = _record(self._module, self._eager, arguments, named, signature)
+            self._anchor = torch.zeros((), device=given[0].device, requires_grad=True)
+        if signature != self._recorded.signature:
+            return self._eager(*arguments, **named)
+        return _with_tensors(self._recorded.result, _Replay.apply(self._anchor, self, self._recorded, *given))
 
 
 class _Replay(torch.autograd.Function):
     """Both passes; autograd sees one operation, of a number that only asks for gradients."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, owner: _Replayed, recorded: _Recorded, *arguments: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, anchor: Tensor, owner: _Replayed, recorded: _Recorded, *arguments: Tensor
+    ) -> tuple[Tensor, ...]:
         for place, argument in zip(recorded.arguments, arguments, strict=True):
             place.copy_(argument)
         for parameter, own in recorded.trained:  # of pieces before, to which this one's are added
@@ -162,15 +171,20 @@ class _Replay(torch.autograd.Function):
         recorded.forward.replay()
         owner.number += 1
         ctx.owner, ctx.recorded, ctx.number = owner, recorded, owner.number
-        return recorded.result.clone()
+        results = tuple(tensor.clone() for tensor in _tensors((recorded.result,)))
+        fixed = [one for one, grad in zip(results, recorded.result_gradients, strict=True) if grad is None]
+        ctx.mark_non_differentiable(*fixed)
+        return results
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
         recorded: _Recorded = ctx.recorded
         if ctx.number != ctx.owner.number:
             raise RuntimeError("the module was called again before this backward pass, and its activations are gone")
-        recorded.result_gradient.copy_(gradient)
+        for place, gradient in zip(recorded.result_gradients, gradients, strict=True):
+            if place is not None:
+                place.copy_(gradient)
         recorded.backward.replay()
         for parameter, own in recorded.trained:
             if parameter.grad is not None:
@@ -179,35 +193,48 @@ class _Replay(torch.autograd.Function):
         return (None,) * (3 + len(recorded.arguments))
 
 
-def _record(module: nn.Module, eager: Any, arguments: tuple[Tensor, ...]) -> _Recorded:
+def _record(
+    module: nn.Module, eager: Any, arguments: tuple[Any, ...], named: dict[str, Any], signature: object
+) -> _Recorded:
     """Record both passes for the autocast that is in force; costs about four runs of them."""
-    kind = arguments[0].device.type
+    given = _tensors((*arguments, *named.values()))
+    kind = given[0].device.type
     dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
     parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
-    places = tuple(argument.detach().clone(memory_format=torch.contiguous_format) for argument in arguments)
+    places = tuple(tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in given)
+    rest = iter(places)
+    placed = [_with_tensors(argument, rest) for argument in arguments]
+    placed_by_name = {name: _with_tensors(argument, rest) for name, argument in named.items()}
 
-    def forward() -> Tensor:
+    def forward() -> Any:
         # Weights cast in one recording are gone in the next: each casts its own.
         with torch.autocast(kind, dtype, enabled, cache_enabled=False):
-            result = eager(*places)
-        if not isinstance(result, Tensor):
-            raise UserError(f"compile is graphs, and {type(module).__name__} gives more than a tensor: set it to no")
+            result = eager(*placed, **placed_by_name)
+        if not isinstance(result, Tensor | TensorStruct):
+            raise UserError(
+                f"compile is graphs, and {type(module).__name__} gives more than a tensor or a record of tensors: set "
+                "it to no"
+            )
         return result
 
-    def backward(result: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(result: Any, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        pairs = [(one, grad) for one, grad in zip(_tensors((result,)), gradients, strict=True) if grad is not None]
+        results, given = zip(*pairs, strict=True)
         with torch.autocast(kind, enabled=False):  # as a loss's backward pass runs outside of it
-            found = torch.autograd.grad(result, parameters, gradient, allow_unused=True)
-            return _separate(parameters, found, gradient)
+            return _separate(parameters, torch.autograd.grad(results, parameters, given, allow_unused=True), given)
 
-    with torch.cuda.device(arguments[0].device), torch.enable_grad():
+    def no_gradients(result: Any) -> tuple[Tensor | None, ...]:
+        return tuple(torch.zeros_like(one) if one.requires_grad else None for one in _tensors((result,)))
+
+    with torch.cuda.device(given[0].device), torch.enable_grad():
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 result = forward()
-                backward(result, torch.zeros_like(result))
+                backward(result, no_gradients(result))
         torch.cuda.current_stream().wait_stream(stream)
-        result_gradient = torch.zeros_like(result)
+        result_gradients = no_gradients(result)
         del result
         first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         # thread_local: threads that read people to the GPU meanwhile are none of the recording's business, nor is
@@ -215,16 +242,54 @@ def _record(module: nn.Module, eager: Any, arguments: tuple[Tensor, ...]) -> _Re
         with torch.cuda.graph(first, stream=stream, capture_error_mode="thread_local"):
             result = forward()
         with torch.cuda.graph(second, pool=first.pool(), stream=stream, capture_error_mode="thread_local"):
-            gradients = backward(result, result_gradient)
+            gradients = backward(result, result_gradients)
     trained = tuple((p, own) for p, own in zip(parameters, gradients, strict=True) if own is not None)
-    return _Recorded(first, second, places, result.detach(), result_gradient, trained)
+    return _Recorded(first, second, places, result.detach(), result_gradients, trained, signature)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A tensor or a record with its tensors exchanged; anything else as it is."""
+    if isinstance(value, Tensor):
+        return change(value)
+    return value.map(change) if isinstance(value, TensorStruct) else value
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """All tensors of some values, in order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    for value in values:
+        _mapped(value, note)
+    return found
+
+
+def _with_tensors(value: Any, tensors: Iterable[Tensor]) -> Any:
+    """The value with the next tensors in the places of its own."""
+    rest = iter(tensors)
+    return _mapped(value, lambda _: next(rest))
+
+
+def _signature(value: Any) -> object:
+    """What a recording has built in of an argument: the shapes and types of tensors, and everything else."""
+    if isinstance(value, Tensor):
+        return value.shape, value.dtype
+    if isinstance(value, TensorStruct):
+        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]
+        return type(value), *((name, _signature(getattr(value, name))) for name in names)
+    if isinstance(value, dict):
+        return tuple((key, _signature(item)) for key, item in value.items())
+    return value
 
 
 def _separate(
-    parameters: tuple[nn.Parameter, ...], gradients: tuple[Tensor | None, ...], given: Tensor
+    parameters: tuple[nn.Parameter, ...], gradients: tuple[Tensor | None, ...], given: Iterable[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """Gradients in memory of their own, laid out as the parameters are: the optimizer scales them in place."""
-    taken = {given.untyped_storage().data_ptr()}
+    taken = {gradient.untyped_storage().data_ptr() for gradient in given}
     own: list[Tensor | None] = []
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:

@@ -12,6 +12,7 @@ from humansplat.models.cells import patchify, take_cells
 from humansplat.models.conditioning import BodyConditioner
 from humansplat.models.latent_reconstructor import LatentReconstructor
 from humansplat.structures import Cameras, PosedBody
+from humansplat.training.graphs import replay_training
 
 TINY = {
     "width": 16,
@@ -164,6 +165,28 @@ def test_a_forward_never_waits_for_the_device(rng):
             splats.colors.square().sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_recorded_training_calls_are_the_calls_as_written(rng):
+    batches = [{name: value.to("cuda") for name, value in dummy_inputs(rng).items()} for _ in range(3)]
+    found: dict[bool, list[torch.Tensor]] = {}
+    for recorded in (False, True):
+        torch.manual_seed(0)
+        model = LatentReconstructor(**TINY).cuda().train()
+        if recorded:
+            replay_training(model)
+        found[recorded] = []
+        for inputs in batches:
+            splats = model(**inputs)
+            (splats.colors.square().mean() + splats.means.square().mean() + splats.scales.log().mean()).backward()
+            gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+            found[recorded] += [splats.means.detach(), splats.colors.detach(), gradients]
+            model.zero_grad(set_to_none=True)
+    assert not torch.equal(found[True][0], found[True][3])
+    for replayed, written in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(replayed, written, rtol=1e-3, atol=1e-4)
 
 
 def test_weights_in_bfloat16_give_nearly_the_same_splats(rng):

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from humansplat.config import OptimConfig, SV3DConfig, TrainConfig
 from humansplat.errors import UserError
+from humansplat.structures import Cameras, TensorStruct
 from humansplat.training.compilation import compile_network
-from humansplat.training.graphs import _Recorded, _Replayed
+from humansplat.training.graphs import _Recorded, _Replayed, _signature
 from humansplat.training.optimizer import clipped_step, make_optimizer
 from humansplat.training.view_task import ViewDenoising, build_sv3d
 
@@ -70,8 +71,9 @@ def test_gradients_that_lie_where_activations_do_add_up():
 
     replayed = _Replayed(module)
     replayed._recorded = _Recorded(
-        Played(forward), Played(backward), (values,), result, result_gradient, ((module.weight, own),)
-    )
+        Played(forward), Played(backward), (values,), result, (result_gradient,), ((module.weight, own),),
+        ((), _signature(values)),
+    )  # fmt: skip
     replayed._anchor = torch.zeros((), requires_grad=True)
     module.forward = replayed
     for pieces in (1, 2, 3):
@@ -80,6 +82,65 @@ def test_gradients_that_lie_where_activations_do_add_up():
             inputs = torch.rand(5 if piece == 1 and pieces == 3 else 4, 3)
             module(inputs).square().sum().backward()
             written(inputs).square().sum().backward()
+        torch.testing.assert_close(module.weight.grad, written.weight.grad)
+        module.zero_grad(set_to_none=True)
+        written.zero_grad(set_to_none=True)
+
+
+class Parts(TensorStruct):
+    doubled: Tensor
+    whole: Tensor
+    name: str
+
+
+class Doubled(nn.Module):
+    """From a record and a tensor by name to a record, of which one tensor has no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.5, -0.5, 2.0]))
+
+    def forward(self, cameras: Cameras, scale: int, *, offset: Tensor | None = None) -> Parts:
+        values = cameras.viewmats[:, :3, 3] * scale * (1 if offset is None else offset)
+        return Parts(doubled=2 * self.weight * values, whole=values.round(), name="parts")
+
+
+def test_records_are_given_and_come_back():
+    module, written = Doubled(), Doubled()
+    places = (torch.zeros(2, 4, 4), torch.zeros(2, 3, 3), torch.zeros(2, 3))
+    result = Parts(doubled=torch.zeros(2, 3), whole=torch.zeros(2, 3), name="parts")
+    result_gradient, own = torch.zeros(2, 3), torch.zeros(3)
+
+    def cameras(side: int = 8) -> Cameras:
+        return Cameras(viewmats=torch.rand(2, 4, 4), Ks=torch.rand(2, 3, 3), width=side, height=side)
+
+    def forward() -> None:
+        made = written(Cameras(viewmats=places[0], Ks=places[1], width=8, height=8), 3, offset=places[2])
+        result.doubled.copy_(made.doubled.detach())
+        result.whole.copy_(made.whole)
+
+    def backward() -> None:
+        own.copy_((result_gradient * 2 * places[0][:, :3, 3] * 3 * places[2]).sum(dim=0))
+
+    replayed = _Replayed(module)
+    offset = torch.rand(2, 3)
+    replayed._recorded = _Recorded(
+        Played(forward), Played(backward), places, result, (result_gradient, None), ((module.weight, own),),
+        (("offset",), _signature(cameras()), 3, _signature(offset)),
+    )  # fmt: skip
+    replayed._anchor = torch.zeros((), requires_grad=True)
+    module.forward = replayed
+    others = ((cameras(), 4, offset), (cameras(side=16), 3, offset), (cameras(), 3, None))  # run as written
+    for number, (given, scale, by) in enumerate([(cameras(), 3, offset), *others]):
+        made, expected = module(given, scale, offset=by), written(given, scale, offset=by)
+        assert replayed.number == 1, number
+        assert made.name == "parts"
+        assert made.doubled.requires_grad
+        assert not made.whole.requires_grad
+        for one in (made, expected):
+            one.doubled.square().sum().backward()
+        torch.testing.assert_close(made.doubled, expected.doubled)
+        torch.testing.assert_close(made.whole, expected.whole)
         torch.testing.assert_close(module.weight.grad, written.weight.grad)
         module.zero_grad(set_to_none=True)
         written.zero_grad(set_to_none=True)
