@@ -11,7 +11,7 @@ get them as they are, without going through autograd, so hooks on parameters (an
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -91,7 +91,7 @@ class FrozenFunctions:
         self._enabled = enabled
         self._graphs: CudaGraphs | None = None
 
-    def run(self, name: str, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    def run(self, name: Hashable, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
         """The function's result; arguments as :meth:`CudaGraphs.run` has them."""
         device = arguments[0].device
         with torch.no_grad(), _no_kept_casts(device):

@@ -131,7 +131,7 @@ class LatentSource(nn.Module):
         def views(noise: Tensor, *told: Tensor) -> Tensor:
             return sample(self._denoiser(*told), noise, how.sigmas(), how.sampler)
 
-        return self._functions.run("sample", views, noise, *_told(batch, photo_latent))
+        return self._functions.run(("sample", how), views, noise, *_told(batch, photo_latent))
 
     def _denoise(self, noised: Tensor, sigma: Tensor, photo_latent: Tensor, batch: PeopleBatch) -> Tensor:
         """Euler's steps from each person's own noise level down; levels fall evenly to the power of 1 / rho."""
