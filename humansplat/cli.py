@@ -309,11 +309,11 @@ def evaluate(
     from humansplat.pipelines.reconstructor import Reconstructor
 
     metrics = score(Reconstructor.from_pretrained(model, device), data, out, bodies=bodies, views=views, limit=limit)
-    print(f"{'':8}" + "".join(f"{name:>16}" for name in METRICS))
+    print(f"{'':8}" + "".join(f"{name:>15}" for name in METRICS))
     for group in ("mean", *SIDES):
         means = metrics[group]
         assert isinstance(means, dict)
-        print(f"{group:8}" + "".join(f"{means.get(name, math.nan):16.4f}" for name in METRICS))
+        print(f"{group:8}" + "".join(f"{means.get(name, math.nan):15.4f}" for name in METRICS))
     print(out / "metrics.json")
     return OK
 

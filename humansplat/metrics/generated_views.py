@@ -12,23 +12,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from humansplat.metrics.scores import score_colors
+from humansplat.metrics.scores import OF_COLORS, score_colors
 
 NUM_BANDS = 16
 WHITE = 0.04, 0.1
 """A pixel counts once its darkest channel is so far below white, which a decoder's haze is not, and in full from the
 second on."""
-INSIDE = 0.5
-"""A pixel is the person's from this alpha on."""
 OCCUPIED = 0.01
 """Share of a row that must not be white for the person to be there."""
 VIEW_NAMES = {1: "left", 2: "back", 3: "right"}
 """Of the rig's views, as the person has sides."""
-OF_VIEWS = ("psnr", "ssim", "psnr_box", "ssim_box", "sharpness", "saturation")
 BETWEEN_VIEWS = ("front_back_color", "neighbour_color", "neighbour_height")
 FIGURES = (
-    *OF_VIEWS,
-    *(f"{name}_{view}" for view in VIEW_NAMES.values() for name in OF_VIEWS),
+    *OF_COLORS,
+    *(f"{name}_{view}" for view in VIEW_NAMES.values() for name in OF_COLORS),
     *BETWEEN_VIEWS,
     *(f"{name}_true" for name in BETWEEN_VIEWS),
 )
@@ -51,40 +48,10 @@ def score_generated(
         ``neighbour_height`` (overlap of the rows that two views occupy), with ``_true`` those of the true views.
     """
     each = score_colors(drawn, truth, masks)
-    each |= {"sharpness": sharpness(drawn, truth, masks), "saturation": saturation(drawn, truth, masks)}
     figures = {name: values[:, 1:].mean(dim=1) for name, values in each.items()}
     for view in range(1, drawn.shape[1]):
         figures |= {f"{name}_{VIEW_NAMES[view]}": values[:, view] for name, values in each.items()}
     return figures | agreement(drawn) | {f"{name}_true": values for name, values in agreement(truth).items()}
-
-
-def sharpness(
-    drawn: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"], masks: Float[Tensor, "*batch h w"]
-) -> Float[Tensor, "*batch"]:
-    """How much neighbouring pixels of the person differ, as a share of how much they truly do: below 1 is blurred."""
-    inside = (masks > INSIDE).to(truth.dtype)
-    pairs = inside[..., 1:, :] * inside[..., :-1, :], inside[..., :, 1:] * inside[..., :, :-1]
-
-    def detail(pictures: Tensor) -> Tensor:
-        down, across = (pictures.diff(dim=dim).abs().mean(dim=-3) for dim in (-2, -1))
-        return (down * pairs[0]).sum(dim=(-2, -1)) + (across * pairs[1]).sum(dim=(-2, -1))
-
-    return detail(drawn) / detail(truth).clamp(min=1e-6)
-
-
-def saturation(
-    drawn: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"], masks: Float[Tensor, "*batch h w"]
-) -> Float[Tensor, "*batch"]:
-    """How far a pixel's channels lie apart on the person, as a share of how far they truly do: 0 is grey.
-
-    Errors of colour hardly count in what compares pixels: clothes and skin are mostly light or dark.
-    """
-    inside = (masks > INSIDE).to(truth.dtype)
-
-    def spread(pictures: Tensor) -> Tensor:
-        return ((pictures.amax(dim=-3) - pictures.amin(dim=-3)) * inside).sum(dim=(-2, -1))
-
-    return spread(drawn) / spread(truth).clamp(min=1e-6)
 
 
 def agreement(views: Float[Tensor, "b v 3 h w"]) -> dict[str, Float[Tensor, " b"]]:

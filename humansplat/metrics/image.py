@@ -1,4 +1,4 @@
-"""PSNR, SSIM and silhouette overlap of rendered images, and the person's box that they are taken in."""
+"""PSNR, SSIM, silhouette overlap, detail and colours of rendered images, and the box that some are taken in."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+INSIDE = 0.5
+"""A pixel is the person's from this alpha on."""
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al. (2004), K1 and K2, for a range of 1
 
 
@@ -153,6 +155,35 @@ def _within(box: Int[Tensor, "*batch 4"], height: int, width: int) -> Bool[Tenso
     left, top, right, bottom = (edge[..., None] for edge in box.unbind(dim=-1))
     x, y = (torch.arange(length, device=box.device) for length in (width, height))
     return ((y >= top) & (y < bottom))[..., :, None] & ((x >= left) & (x < right))[..., None, :]
+
+
+def sharpness(
+    drawn: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"], masks: Float[Tensor, "*batch h w"]
+) -> Float[Tensor, "*batch"]:
+    """How much neighbouring pixels of the person differ, as a share of how much they truly do: below 1 is blurred."""
+    inside = (masks > INSIDE).to(truth.dtype)
+    pairs = inside[..., 1:, :] * inside[..., :-1, :], inside[..., :, 1:] * inside[..., :, :-1]
+
+    def detail(pictures: Tensor) -> Tensor:
+        down, across = (pictures.diff(dim=dim).abs().mean(dim=-3) for dim in (-2, -1))
+        return (down * pairs[0]).sum(dim=(-2, -1)) + (across * pairs[1]).sum(dim=(-2, -1))
+
+    return detail(drawn) / detail(truth).clamp(min=1e-6)
+
+
+def saturation(
+    drawn: Float[Tensor, "*batch 3 h w"], truth: Float[Tensor, "*batch 3 h w"], masks: Float[Tensor, "*batch h w"]
+) -> Float[Tensor, "*batch"]:
+    """How far a pixel's channels lie apart on the person, as a share of how far they truly do: 0 is grey.
+
+    Errors of colour hardly count in what compares pixels: clothes and skin are mostly light or dark.
+    """
+    inside = (masks > INSIDE).to(truth.dtype)
+
+    def spread(pictures: Tensor) -> Tensor:
+        return ((pictures.amax(dim=-3) - pictures.amin(dim=-3)) * inside).sum(dim=(-2, -1))
+
+    return spread(drawn) / spread(truth).clamp(min=1e-6)
 
 
 def color_error(

@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from humansplat.metrics.image import psnr, psnr_in_box, silhouette_iou, ssim_and_in_box
+from humansplat.metrics.image import psnr, psnr_in_box, saturation, sharpness, silhouette_iou, ssim_and_in_box
 from humansplat.metrics.views import MAX_PSNR, SIDES, person_box
 
-METRICS = ("psnr", "ssim", "silhouette_iou", "psnr_box", "ssim_box", "psnr_head")
+OF_COLORS = ("psnr", "ssim", "psnr_box", "ssim_box", "sharpness", "saturation")
+"""What :func:`score_colors` gives."""
+METRICS = ("psnr", "ssim", "silhouette_iou", "psnr_box", "ssim_box", "psnr_head", "sharpness", "saturation")
 FIGURES = (*METRICS, *(f"{name}_{side}" for name in METRICS for side in SIDES))
 """Names of what :func:`means_by_side` gives."""
 
@@ -49,6 +51,8 @@ def score_colors(
         "ssim": whole,
         "psnr_box": psnr_in_box(colors, truth, box).clamp(max=MAX_PSNR),
         "ssim_box": in_box,
+        "sharpness": sharpness(colors, truth, mask),
+        "saturation": saturation(colors, truth, mask),
     }
 
 

@@ -4,7 +4,17 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from humansplat.metrics.image import color_error, crop, mask_box, psnr, psnr_in_box, silhouette_iou, ssim
+from humansplat.metrics.image import (
+    color_error,
+    crop,
+    mask_box,
+    psnr,
+    psnr_in_box,
+    saturation,
+    sharpness,
+    silhouette_iou,
+    ssim,
+)
 
 
 @pytest.fixture
@@ -111,3 +121,23 @@ def test_a_grey_picture_lacks_all_of_the_colours_whatever_its_shade(pair):
     half[..., 26:] = 0
     spoilt = torch.where(half[:, None] > 0, reference, reference.flip(1))
     torch.testing.assert_close(color_error(spoilt, reference, half), torch.zeros(2))
+
+
+def test_sharpness_is_the_share_of_the_true_differences_within_the_person(pair):
+    _, reference = pair
+    masks = torch.zeros(2, 40, 52)
+    masks[:, 5:30, 10:40] = 1
+    faint = torch.where(
+        masks[:, None] > 0, 0.25 + reference / 2, 1.0
+    )  # half of them; the edge to the white is left out
+    torch.testing.assert_close(sharpness(faint, reference, masks), torch.full((2,), 0.5))
+    torch.testing.assert_close(sharpness(reference, reference, masks), torch.ones(2))
+
+
+def test_saturation_is_the_share_of_the_true_colours_within_the_person(pair):
+    _, reference = pair
+    masks = torch.zeros(2, 40, 52)
+    masks[:, 5:30, 10:40] = 1
+    grey = reference.mean(dim=1, keepdim=True).expand_as(reference)
+    torch.testing.assert_close(saturation((reference + grey) / 2, reference, masks), torch.full((2,), 0.5))
+    torch.testing.assert_close(saturation(grey, reference, masks), torch.zeros(2), atol=1e-5, rtol=0)
