@@ -67,9 +67,23 @@ class Setting:
     @property
     def label(self) -> str:
         """How the rung is called."""
-        guided = f"guidance {self.back:g}" if self.back != 1 else "no guidance"
         levels = f"sigma {self.sigma_max:g} to {self.sigma_min:g}"
-        return f"{'student: ' if self.student else ''}{self.sampler} {self.steps}, {guided}, {levels}"
+        return f"{'student: ' if self.student else ''}{self.sampler} {self.steps}, {self.guided}, {levels}"
+
+    @property
+    def guided(self) -> str:
+        """How strongly, in words."""
+        return f"guidance {self.back:g}" if self.back != 1 else "no guidance"
+
+    @property
+    def line(self) -> str | None:
+        """Of the plot; ``None`` of what it leaves out: other noise levels, and Heun's steps."""
+        if self.student:
+            return "student"
+        if self == BASE:
+            return f"{self.sampler}, {self.guided}, SV3D's levels"
+        usual = (self.sigma_max, self.sigma_min) == (CHOSEN.sigma_max, CHOSEN.sigma_min)
+        return f"{self.sampler}, {self.guided}" if usual and self.sampler != "heun" else None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -288,10 +302,7 @@ def row(name: str, found: Found) -> str:
 
 
 def plot(rungs: Sequence[Setting], found: Found, path: Path) -> None:
-    """PSNR and sharpness against seconds, a line for each sampler and guidance, if matplotlib is there.
-
-    Only rungs of the usual noise levels, of DPM-Solver++ and Euler; both panels, as a blurred mean has a high PSNR.
-    """
+    """PSNR and sharpness (a blurred mean has a high PSNR) against milliseconds, if matplotlib is there."""
     try:
         import matplotlib
     except ImportError:
@@ -301,14 +312,8 @@ def plot(rungs: Sequence[Setting], found: Found, path: Path) -> None:
 
     lines: dict[str, list[Setting]] = {}
     for setting in sorted(rungs, key=lambda setting: setting.steps):
-        usual = (setting.sigma_max, setting.sigma_min) == (CHOSEN.sigma_max, CHOSEN.sigma_min)
-        if setting.student:
-            lines.setdefault("student", []).append(setting)
-        elif setting == BASE:
-            lines.setdefault(f"{setting.sampler}, guidance {setting.back:g}, SV3D's levels", []).append(setting)
-        elif usual and setting.sampler != "heun":
-            guided = f"guidance {setting.back:g}" if setting.back != 1 else "no guidance"
-            lines.setdefault(f"{setting.sampler}, {guided}", []).append(setting)
+        if setting.line is not None:
+            lines.setdefault(setting.line, []).append(setting)
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.2))
     for panel, name, label in zip(
         panels, ("psnr_box", "sharpness"), ("PSNR in the person's box, dB", "sharpness (1: the truth's)"), strict=True

@@ -56,32 +56,10 @@ def replay_training(module: nn.Module) -> None:
     module.forward = _Replayed(module)
 
 
-class ReplayedFunction:
-    """A function of one tensor, without gradients, from a CUDA graph for the shape that it is given first.
-
-    Args:
-        function: Reads weights that stay where they are.
-        enabled: Otherwise, for other shapes and on other devices the function is called as it is.
-    """
-
-    def __init__(self, function: Callable[[Tensor], Tensor], *, enabled: bool) -> None:
-        self._function, self._enabled = function, enabled
-        self._graphs: CudaGraphs | None = None
-        self._shape: torch.Size | None = None
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """The function's result."""
-        if not self._enabled or values.device.type != "cuda":
-            return self._function(values)
-        if self._graphs is None:
-            self._graphs, self._shape = CudaGraphs(values.device), values.shape
-        if values.shape != self._shape:
-            return self._function(values)
-        return self._graphs.run("function", self._function, values)
-
-
 class FrozenFunctions:
-    """Functions of tensors that run frozen networks many times over, without gradients, from CUDA graphs on a GPU.
+    """Functions of tensors that run frozen networks, without gradients, from CUDA graphs on a GPU.
+
+    Each is recorded for the shapes that it is given first; for others it is called as it is.
 
     Args:
         enabled: Otherwise, and on other devices, the functions are called as they are.
@@ -90,15 +68,18 @@ class FrozenFunctions:
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
         self._graphs: CudaGraphs | None = None
+        self._shapes: dict[Hashable, list[torch.Size]] = {}
 
     def run(self, name: Hashable, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
         """The function's result; arguments as :meth:`CudaGraphs.run` has them."""
         device = arguments[0].device
         with torch.no_grad(), _no_kept_casts(device):
-            if not self._enabled or device.type != "cuda":
+            key, shapes = (name, torch.is_autocast_enabled(device.type)), [argument.shape for argument in arguments]
+            replays = self._enabled and device.type == "cuda"
+            if not replays or self._shapes.setdefault(key, shapes) != shapes:
                 return function(*arguments)
             self._graphs = self._graphs or CudaGraphs(device)
-            return self._graphs.run((name, torch.is_autocast_enabled(device.type)), function, *arguments)
+            return self._graphs.run(key, function, *arguments)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from humansplat.models.edm import add_noise, karras_sigmas, lognormal_sigmas, lo
 from humansplat.models.edm_sampling import Sampler, sample, unit_noise, with_known
 from humansplat.models.sv3d import SV3D, build_image_encoder, check_latents, load_sv3d, resize_photo
 from humansplat.models.sv3d_unet import SV3DUNet
-from humansplat.training.graphs import ReplayedFunction
+from humansplat.training.graphs import FrozenFunctions
 from humansplat.training.kept_latents import KeptPeople
 from humansplat.training.precision import autocast
 from humansplat.training.view_jitter import (
@@ -89,7 +89,7 @@ class ViewTask:
         self._kept: KeptPeople | None = None
         # Latents that are kept are computed once, for more people than a step has: no graph is worth its memory.
         replays = config.compile == "graphs" and not self.options.keep_latents
-        self._encode = ReplayedFunction(self._latents_of, enabled=replays)
+        self._encoder = FrozenFunctions(enabled=replays)
 
     def build_module(self) -> nn.Module:
         """A fresh network, or the one to fine-tune; what is not to be trained takes no gradients.
@@ -234,7 +234,8 @@ class ViewTask:
         return another * (draws.uniform(generator, count) < self.options.turn)
 
     def _latents(self, views: TrainingViews) -> Tensor:
-        return torch.stack([self._encode(view) for view in views.pictures.unbind(1)], dim=1)
+        pictures = views.pictures.unbind(1)
+        return torch.stack([self._encoder.run("encode", self._latents_of, view) for view in pictures], dim=1)
 
     def _latents_of(self, pictures: Tensor) -> Tensor:
         return encode_images(self.autoencoder, pictures).float()

@@ -125,7 +125,7 @@ def test_kept_people_are_those_of_the_pictures(make_task, pool):
     task = make_task(AugmentConfig(gain=0.5), keep_latents=True, keep_variants=2, model=whole)
     module = task.build_module()
     batch = task.sample(pool, 8, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(task._encode(batch.photo), batch.latents[:, 0], rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(task._latents_of(batch.photo), batch.latents[:, 0], rtol=2e-2, atol=2e-2)
     assert len(batch.photo.mean(dim=(2, 3)).unique(dim=0)) >= 4  # two people in two colours
     terms = task.training_loss(module, batch, torch.Generator().manual_seed(0), 0)
     assert terms["denoising"].isfinite()
