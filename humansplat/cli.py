@@ -299,7 +299,7 @@ def evaluate(
         bodies: Fitted from the input view, as for a photo, or the true ones, or those with noise of 0.05 on
             every parameter.
         views: What the model is given of the unseen sides: nothing, what its view model makes, or the true ones; auto
-            is the true ones for weights of four views and nothing otherwise.
+            is nothing where the weights can do without, then the view model's, and the true ones for lack of one.
         limit: Only the first so many people.
         device: auto takes an NVIDIA GPU where there is one.
     """

@@ -1,5 +1,6 @@
 """Shared fixtures; every shape annotation of the library is checked while the tests run."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from importlib.machinery import SourceFileLoader
@@ -150,6 +151,20 @@ def make_tiny_sv3d() -> "Callable[..., SV3DUNet]":
         return unet.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def four_views(
+    tiny_weights: Path, make_tiny_sv3d: "Callable[..., SV3DUNet]", tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny weights, but stating four inputs, with an untrained view model."""
+    from humansplat.models.sv3d import SV3D, build_image_encoder
+
+    folder: Path = shutil.copytree(tiny_weights, tmp_path_factory.mktemp("weights") / "four")
+    encoder = build_image_encoder(width=16, num_layers=1, num_heads=2, projection=16, image_size=32)
+    SV3D(make_tiny_sv3d(latent_scaling=1.0), encoder).save(folder / "view_model")
+    (folder / "config.json").write_text('{"image_size": 64, "num_inputs": 4, "view_sampling": {"num_steps": 2}}')
+    return folder
 
 
 def smpl_standin(name: str, num_vertices: int = 600, *, num_shapes: int | None = None, seed: int = 0) -> dict:

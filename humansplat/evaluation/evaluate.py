@@ -42,7 +42,8 @@ def evaluate(
         out: Folder for the two files; the same inputs give the same bytes.
         bodies: ``fitted`` from view 0, ``true``, or ``perturbed`` from the true ones, alike in every run.
         views: What the model is given of the unseen sides: nothing, its view model's latents, or the true ones;
-            ``auto``: the true ones for weights of four views, otherwise nothing.
+            ``auto``: nothing where the weights can do without, otherwise the view model's, and the true ones for
+            weights that have none.
         limit: Only the first so many people.
         progress: Show a bar on stderr.
 

@@ -18,16 +18,18 @@ GivenViews = Literal["auto", "none", "diffusion", "true"]
 
 
 def given_views(reconstructor: Reconstructor, views: GivenViews) -> GivenViews:
-    """What ``auto`` means for these weights.
+    """What ``auto`` means for these weights: a photo's reconstruction, or with neither way to make one its limit.
 
     Raises:
         UserError: If the weights do not allow these views.
     """
-    four = reconstructor.weights.num_inputs > 1
+    weights = reconstructor.weights
     if views == "auto":
-        return "true" if four else "none"
-    if views == "true" and not four:
-        raise UserError(f"the weights {reconstructor.weights.name!r} take the photo's latent alone; use --views none")
+        if weights.photo_alone:
+            return "none"
+        return "diffusion" if weights.has_view_model else "true"
+    if views == "true" and weights.num_inputs == 1:
+        raise UserError(f"the weights {weights.name!r} take the photo's latent alone; use --views none")
     if views != "true":
         reconstructor.check_views(views)
     return views

@@ -1,5 +1,7 @@
 """Loading models that other libraries wrote, strictly: what does not fit is an error that names it."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,9 +25,10 @@ def load_part(kind: type[M], folder: Path, dtype: torch.dtype = torch.float32) -
         raise UserError(f"{folder} holds no config.json; give a folder of {kind.__name__}'s weights")
     try:
         # Other shapes are let through here, and refused below with their names.
-        module, told = kind.from_pretrained(  # type: ignore[attr-defined]
-            folder, torch_dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        with _no_bar_for_tensors(kind):
+            module, told = kind.from_pretrained(  # type: ignore[attr-defined]
+                folder, torch_dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            )
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} does not load ({error}); get the weights anew") from error
     refuse_misfits(
@@ -36,3 +39,20 @@ def load_part(kind: type[M], folder: Path, dtype: torch.dtype = torch.float32) -
         kind.__name__,
     )
     return module.eval()
+
+
+@contextlib.contextmanager
+def _no_bar_for_tensors(kind: type[nn.Module]) -> Iterator[None]:
+    """Transformers counts the tensors that it loads in a bar of its own, across the one that is being shown."""
+    if kind.__module__.partition(".")[0] != "transformers":
+        yield
+        return
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging as transformers_logging
 
 from humansplat.errors import UserError
 from humansplat.models import sv3d_blocks
@@ -179,9 +180,13 @@ def test_offload_waits_for_no_layer_that_never_runs(make_tiny_sv3d, rng, caplog,
     assert "not executed" not in caplog.text
 
 
-def test_a_folder_gives_the_same_model_and_refuses_another(model, rng, tmp_path):
+def test_a_folder_gives_the_same_model_and_refuses_another(model, rng, tmp_path, capfd):
     given = inputs(rng, batch=1)
     model.save(tmp_path)
+    capfd.readouterr()
+    load_sv3d(tmp_path)
+    assert capfd.readouterr().err == "", "nothing is written across the caller's progress bar"
+    assert transformers_logging.is_progress_bar_enabled()
     # The same numbers, but a file's tensors may lie otherwise in memory, and be summed in another order.
     torch.testing.assert_close(load_sv3d(tmp_path).denoise(**given), model.denoise(**given), rtol=1e-5, atol=1e-5)
 

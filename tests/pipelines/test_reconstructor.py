@@ -12,7 +12,6 @@ from humansplat.errors import UserError
 from humansplat.geometry.projection import intrinsics, look_at, orbit
 from humansplat.io.body import read_body
 from humansplat.io.video import read_video
-from humansplat.models.sv3d import SV3D, build_image_encoder
 from humansplat.pipelines.reconstruction import FILES, Reconstruction
 from humansplat.pipelines.reconstructor import Reconstructor, batched
 from humansplat.pipelines.report import Report
@@ -135,16 +134,6 @@ def test_the_view_model_is_missed_by_name(tiny_reconstructor):
         tiny_reconstructor("photo.jpg", views="diffusion")
     with pytest.raises(UserError, match="photo of the back is for --views diffusion"):
         tiny_reconstructor("photo.jpg", back="back.jpg")
-
-
-@pytest.fixture(scope="module")
-def four_views(tiny_weights, make_tiny_sv3d, tmp_path_factory):
-    """The same weights, but stating four inputs, with an untrained view model."""
-    folder = shutil.copytree(tiny_weights, tmp_path_factory.mktemp("weights") / "four")
-    encoder = build_image_encoder(width=16, num_layers=1, num_heads=2, projection=16, image_size=32)
-    SV3D(make_tiny_sv3d(latent_scaling=1.0), encoder).save(folder / "view_model")
-    (folder / "config.json").write_text('{"image_size": 64, "num_inputs": 4, "view_sampling": {"num_steps": 2}}')
-    return folder
 
 
 def test_a_view_model_makes_the_unseen_views_by_the_seed(four_views, capture, body, camera):
