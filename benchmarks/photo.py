@@ -4,8 +4,8 @@
 
 Each way loads the weights anew, then reconstructs the photo, saves splats, body and pictures, and renders the 90
 frames of a turntable at 512 px, which are not encoded. The first call loads models and kernels on the way and stands
-by itself; the others' medians are below it. ``GiB`` is what PyTorch allocated on the GPU at most, ``RSS`` the process's
-memory. For the seconds of a whole command, loading Python included, time ``humansplat reconstruct`` itself.
+by itself; the others' medians are below it. ``GiB`` is what PyTorch allocated on the GPU at most, ``RSS`` the
+process's memory. For the seconds of a whole command, loading Python included, time ``humansplat reconstruct`` itself.
 """
 
 import argparse
