@@ -52,7 +52,7 @@ def reconstruct(
         person: Which of the people of the body file, counted from 0.
         body_model: Which body model the body file means, where it does not say.
         mask: The person's mask, white on black, instead of finding it.
-        back: A second photo, of the person in the same pose from behind, for --views diffusion.
+        back: A second photo, of the person in the same pose from behind, for --views diffusion; it gives its colours.
         views: Where the unseen sides come from: a view model, or the reconstruction alone.
         device: auto takes an NVIDIA GPU where there is one.
         seed: Of every sampler: the same seed gives the same person.

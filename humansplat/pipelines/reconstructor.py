@@ -30,6 +30,7 @@ from humansplat.pipelines.crop_cameras import camera_in_crop, camera_in_photo
 from humansplat.pipelines.given_body import given_body
 from humansplat.pipelines.reconstruction import Reconstruction
 from humansplat.pipelines.report import Report
+from humansplat.pipelines.second_photo import framed_as, painted
 from humansplat.pipelines.weights import (
     LIFTERS,
     VIEW_MODEL,
@@ -126,7 +127,7 @@ class Reconstructor:
             seed: Of every sampler; ``none`` samples nothing. The same seed gives the same person.
             progress: Called with the name of each stage as it begins.
             back: A second photo, of the person in the same pose from behind, for ``diffusion``: that view is taken
-                from it and not made up.
+                from it and not made up, and what can be seen from there gets its colours.
 
         Raises:
             UserError: If the photo, mask or body cannot be used, or the weights hold no view model, or need one.
@@ -154,15 +155,19 @@ class Reconstructor:
         tell("body")
         with report.stage("body"):
             posed, camera = self._body(capture, picture, body, report)
-        latents = None
+        latents = behind = None
+        opposite = orbit(camera, posed.joints[0], torch.tensor([math.pi]))[0]
         if views == "diffusion":
             tell("views")
             with report.stage("views"):
-                behind = None if back is None else self._behind(back, report)
-                latents = self.view_latents(capture.composited(), camera, seed, behind)
+                behind = None if back is None else self._behind(back, posed, opposite, report)
+                given = None if behind is None else on_white(behind)
+                latents = self.view_latents(capture.composited(), camera, seed, given)
         tell("reconstruct")
         with report.stage("reconstruct"):
             splats = self.reconstruct(capture, posed, camera, latents)
+            if behind is not None:
+                splats = painted(splats, behind, opposite, camera)
             front = camera.map(lambda tensor: tensor[None].to(self.device))
             alpha = render_gaussians(splats, front).alphas[0].cpu()
         report.num_splats = splats.num_splats
@@ -279,13 +284,15 @@ class Reconstructor:
                 f"those of the unseen ones; {remedy}"
             )
 
-    def _behind(self, back: Picture, report: Report) -> Float[Tensor, "3 s s"]:
-        """The second photo, cropped as the first was, before white."""
+    def _behind(self, back: Picture, body: PosedBody, camera: Cameras, report: Report) -> Float[Tensor, "4 s s"]:
+        """The second photo's person, sRGB and straight alpha, framed as a camera behind the body would."""
         picture = load_photo(back)
         seen = capture_person(picture, None, size=self.weights.image_size)
         report.back = Path(picture.name).name
         report.warnings.extend(f"{report.back}: {warning}" for warning in seen.warnings)
-        return seen.composited()
+        pixels, _ = project(body.vertices, camera.viewmats, camera.Ks)
+        outline = draw_silhouette(pixels, body.faces, self.weights.image_size)
+        return framed_as(torch.cat([seen.image, seen.mask[None]]), outline)
 
     def _load_synthesizer(self) -> "ViewSynthesizer":
         from humansplat.models.sv3d import load_sv3d  # only who diffuses needs the libraries behind it
