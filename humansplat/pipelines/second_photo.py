@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from humansplat.capture.crop import mask_box
+from humansplat.data.crops import Framing, reframe
 from humansplat.geometry.projection import project
+from humansplat.models.autoencoder import on_white
 from humansplat.models.scene import sample_image
 from humansplat.render import render_gaussians
 from humansplat.structures import Cameras, Gaussians
@@ -32,32 +34,23 @@ def framed_as(photo: Float[Tensor, "4 s s"], outline: Bool[Tensor, "s s"]) -> Fl
         outline: Of the body, as the camera that the photo is framed for sees it.
     """
     size = photo.shape[-1]
+    seen = torch.cat([on_white(photo), photo[3:]])[None]
     person, body = (torch.tensor(mask_box(mask.numpy())) for mask in (photo[3], outline.float()))
     (height, there), (own, middle) = (((box[3] - box[1]), (box[:2] + box[2:]) / 2) for box in (body, person))
+    scales = height / own * torch.linspace(1 - SCALES, 1 + SCALES, 2 * STEPS + 1)
+
+    def framing(scale: Float[Tensor, " n"], target: Float[Tensor, "2"]) -> Framing:
+        places = [place.expand(len(scale), 2) / size for place in (middle, target)]
+        return Framing(scale=scale, roll=torch.zeros_like(scale), source=places[0], target=places[1])
+
+    masks = reframe(seen.expand(len(scales), -1, -1, -1), framing(scales, there))[:, 3]
     reach = max(1, size // 20)
-    best = (-1.0, 1.0, there)
-    for scale in torch.linspace(1 - SCALES, 1 + SCALES, 2 * STEPS + 1).tolist():
-        mask = _moved(photo, height / own * scale, middle, there)[3]
-        counts = F.conv2d(F.pad(mask, [reach] * 4)[None, None], outline.float()[None, None])[0, 0]  # by shift
-        overlaps = counts / (mask.sum() + outline.sum() - counts)
-        place = int(overlaps.argmax())
-        if overlaps.flatten()[place] > best[0]:
-            row, column = divmod(place, 2 * reach + 1)
-            shift = torch.tensor([reach - column, reach - row])
-            best = float(overlaps.flatten()[place]), scale, there + shift
-    return _moved(photo, height / own * best[1], middle, best[2])
-
-
-def _moved(
-    photo: Float[Tensor, "4 s s"], scale: Float[Tensor, ""], source: Float[Tensor, "2"], target: Float[Tensor, "2"]
-) -> Float[Tensor, "4 s s"]:
-    """The photo scaled about a point that comes to another; pixels."""
-    size = photo.shape[-1]
-    x, y = ((torch.arange(size) + 0.5 - target[axis]) / scale + source[axis] for axis in (0, 1))
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) * 2 / size - 1  # [s, s, 2]
-    color, alpha = photo.split([3, 1])
-    moved = F.grid_sample(torch.cat([color * alpha, alpha])[None], grid[None], align_corners=False)[0]
-    return torch.cat([moved[:3] / moved[3:].clamp(min=1e-3), moved[3:]]).clamp(0, 1)
+    counts = F.conv2d(F.pad(masks, [reach] * 4)[:, None], outline.float()[None, None])[:, 0]  # by scale and shift
+    overlaps = counts / (masks.sum(dim=(1, 2))[:, None, None] + outline.sum() - counts)
+    which, row, column = torch.unravel_index(overlaps.argmax(), overlaps.shape)
+    moved = reframe(seen, framing(scales[which, None], there + torch.stack([reach - column, reach - row])))[0]
+    white, alpha = moved.split([3, 1])
+    return torch.cat([(white - (1 - alpha)) / alpha.clamp(min=1e-3), alpha]).clamp(0, 1)
 
 
 def painted(splats: Gaussians, photo: Float[Tensor, "4 s s"], camera: Cameras, first: Cameras) -> Gaussians:

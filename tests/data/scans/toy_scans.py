@@ -10,10 +10,9 @@ import os
 import signal
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ import trimesh
 from PIL import Image
 
 from humansplat.body.anny import AnnyBody
+from humansplat.body.fit import one_thread
 from humansplat.body.models import load_body_model
 from humansplat.body.recorded import moved
 from humansplat.body.scan_check import body_left
@@ -30,32 +30,17 @@ from humansplat.errors import UserError
 from humansplat.render.shaded_mesh import ShadedMesh
 from humansplat.structures import PosedBody, ScanFit
 
-T = TypeVar("T")
-
-
-def with_one_thread(made: Callable[[], T]) -> Callable[[], T]:
-    """As where people are made: sums in another order have other last digits, and runs are compared bytewise."""
-
-    @functools.wraps(made)
-    def make() -> T:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return made()
-        finally:
-            torch.set_num_threads(threads)
-
-    return make
+# One thread, as where people are made: sums in another order have other last digits, and runs are compared bytewise.
 
 
 @functools.cache
-@with_one_thread
+@one_thread()
 def model() -> AnnyBody:
     return AnnyBody.load()
 
 
 @functools.cache
-@with_one_thread
+@one_thread()
 def person() -> PosedBody:
     """Someone with one arm raised, so that left, right, front and back differ."""
     body = model()
